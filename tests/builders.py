@@ -82,7 +82,10 @@ def visible(page: str) -> str:
 
 
 def judgement(
-    index: int, score: float | None = 1.0, confirmed: bool | None = None, quality: float = 1.0
+    index: int,
+    score: float | None = 1.0,
+    confirmed: bool | None = None,
+    quality: float | None = 1.0,
 ) -> Judgement:
     verdict = MALFORMED if score is None else valid(score)
     return Judgement(

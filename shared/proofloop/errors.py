@@ -4,7 +4,8 @@ ProofloopError
 ├── ConfigError          the user's input is wrong: one line, exit code 2
 ├── StoreError           the object store is unavailable or refuses
 │   ├── NotFound         no object under that key
-│   └── CorruptObject    an object is damaged or has the wrong form
+│   ├── CorruptObject    an object is damaged or has the wrong form
+│   └── InvalidKey       no store can hold an object under that key
 ├── BusError             the message broker is unavailable or refuses
 ├── EngineError          a model call failed; `retryable`: whether a retry can succeed
 │   ├── CallRefused      this call can never succeed: its proof or critique counts as failed
@@ -109,6 +110,10 @@ class NotFound(StoreError):
 
 class CorruptObject(StoreError):
     """The object under this key is damaged or has the wrong form."""
+
+
+class InvalidKey(StoreError):
+    """No object can have this key. A retry changes nothing."""
 
 
 class BusError(ProofloopError):

@@ -172,7 +172,7 @@ def _label(
     event: ReviewJudged,
     proof: Proof,
     decision: Decision,
-    self_quality: float = 0.0,
+    self_quality: float | None = 0.0,
     by: str = LABELER,
 ) -> Label:
     return Label(

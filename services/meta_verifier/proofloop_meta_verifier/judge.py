@@ -49,9 +49,12 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
     spec = tools.runs.spec(event.run_id)
     count = _metas(event, proof, spec)
     if not count or (verdict.score in (None, 1.0) and not _is_given(event, proof)):
-        quality = 0.0 if verdict.score is None else 1.0
         return Judgement(
-            proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=quality
+            proof_id=proof.id,
+            index=event.index,
+            verdict=verdict,
+            confirmed=None,
+            quality=0.0 if verdict.score is None else 1.0,
         )
     is_late = event.index == SELF_CRITIQUE or verdict.score == 0.5
     priority = LATE_PRIORITY if is_late else None
@@ -74,12 +77,14 @@ def _metas(event: ProofReviewed, proof: Proof, spec: RunSpec) -> int:
     return spec.labeling.metas_of_self if event.index == SELF_CRITIQUE else spec.labeling.m
 
 
-def summarise(found: Collection[MetaCritique], rule: Labeling, m: int) -> tuple[bool | None, float]:
+def summarise(
+    found: Collection[MetaCritique], rule: Labeling, m: int
+) -> tuple[bool | None, float | None]:
     """The majority and the mean of the readable meta-critiques. The majority is None if the
-    unreadable ones could change it.
+    unreadable ones could change it, the mean if there is no readable one.
     """
     scores = _scores(found)
-    return _majority(scores, rule, m), sum(scores) / len(scores) if scores else 0.0
+    return _majority(scores, rule, m), sum(scores) / len(scores) if scores else None
 
 
 def _scores(found: Collection[MetaCritique]) -> list[Score]:

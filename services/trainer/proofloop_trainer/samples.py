@@ -2,8 +2,8 @@
 
 A group of the generator holds the proofs of one problem; a group of the verifier, the critiques of
 one proof; a group of the meta-verifier, the meta-critiques of one given analysis. Answers without a
-reward (undecided proofs, failed model calls) are left out. Answers in a wrong format stay with
-reward 0, so that the model unlearns them.
+reward (undecided proofs, failed model calls, an unknown R_meta) are left out. Answers in a wrong
+format stay with reward 0, so that the model unlearns them.
 """
 
 from __future__ import annotations
@@ -135,16 +135,19 @@ def choose_groups(groups: Sequence[Group], most: int) -> list[Group]:
 
 
 def proof_answer(label: Label, spec: RunSpec, store: Store) -> RewardedAnswer | None:
-    """The generator's answer with its reward; None for an undecided proof."""
+    """The generator's answer with its reward; None for an undecided proof, and for one whose R_meta
+    is unknown though the reward needs it.
+    """
     score = _proof_score(label, spec, store)
-    if score is None:
+    is_unknown = label.self_quality is None and spec.reward.preset == "paper"
+    if score is None or is_unknown:
         return None
     key = keys.proof(label.run_id, label.proof_id)
     proof = get_record(store, key, Proof)
     reward = generator_reward(
         proof_score=score,
         self_score=proof.verdict.score,
-        self_quality=label.self_quality,
+        self_quality=label.self_quality or 0.0,
         preset=spec.reward.preset,
         alpha=spec.reward.alpha,
         beta=spec.reward.beta,
@@ -202,7 +205,9 @@ def critiques(label: Label, spec: RunSpec, store: Store) -> Group:
 def _critique(
     label: Label, actual: float, index: int, spec: RunSpec, store: Store
 ) -> RewardedAnswer | None:
-    """The reward of one critique; None if it was skipped because its proof was decided before."""
+    """The reward of one critique; None if it was skipped because its proof was decided before, or
+    if its R_meta is unknown though the reward needs it.
+    """
     key = keys.critique(label.run_id, label.proof_id, index)
     critique = find_record(store, key, Critique)
     judgement = find_judgement(store, label.run_id, label.proof_id, index)
@@ -210,6 +215,8 @@ def _critique(
         return None
     score = critique.verdict.score
     quality = judgement.quality if spec.reward.meta else None
+    if spec.reward.meta and quality is None:
+        return None
     reward = verifier_reward(predicted=score, actual=actual, meta_quality=quality)
     return _answer("verifier", key, label.proof_id, reward, critique.provenance, score)
 

@@ -38,12 +38,14 @@ class Proved:
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A critique of a graded proof. `quality`: that of its claims by the checker, or R_meta."""
+    """A critique of a graded proof. `quality`: that of its claims by the checker, or R_meta;
+    None if R_meta is unknown.
+    """
 
     case: GradedProof
     analysis: str
     score: float | None
-    quality: float
+    quality: float | None
     is_faithful: bool
 
     @property

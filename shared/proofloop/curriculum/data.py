@@ -126,7 +126,7 @@ def draw_analyses(
                 by="checker",
             )
             for each in critiques
-            if each.reports_issue
+            if each.reports_issue and each.quality is not None
         )
     return list(found)
 

@@ -48,11 +48,19 @@ def compare(work: Work, role: ModelRole, after: str, cases: CaseFile, served: Se
         )
     old = _means(work, role, served, cases)
     new = _means(work, role, {**served, role: after}, cases)
-    questions = [case if isinstance(case, str) else case.question for case in old]
+    both = [case for case in old if case in new]
+    if not both:
+        raise HintedError(
+            f"no answer of the {role} to a validation case has a known quality",
+            "the meta-verifier's answers cannot be read: look at them with `proofloop proof`",
+        )
+    questions = [case if isinstance(case, str) else case.question for case in both]
     is_judged = work.sources.grades is not None and role != "meta_verifier"
     figure = FIGURES[role] + (", by the judges in service" if is_judged else "")
     z = work.spec.gate.z
-    return paired(figure, questions, list(old.values()), [new[case] for case in old], z=z)
+    return paired(
+        figure, questions, [old[case] for case in both], [new[case] for case in both], z=z
+    )
 
 
 def paired(
@@ -95,11 +103,15 @@ def _means(work: Work, role: ModelRole, served: Served, cases: CaseFile) -> dict
 def _values(
     work: Work, name: str, role: ModelRole, served: Served, cases: CaseFile, seed_as: str
 ) -> list[tuple[Case, float]]:
-    """The value of each answer. A right score for a wrong reason is worth nothing."""
+    """The value of each answer. A right score for a wrong reason is worth nothing. Critiques of
+    unknown quality are left out.
+    """
     if role == "verifier":
         critiques = review(work, name, served, cases.proofs, ANSWERS, seed_as=seed_as)
         return [
-            (each.case, _worth(each.score, each.case.score) * each.quality) for each in critiques
+            (each.case, _worth(each.score, each.case.score) * each.quality)
+            for each in critiques
+            if each.quality is not None
         ]
     if role == "meta_verifier":
         scores = judge(work, name, served, cases.analyses, ANSWERS, seed_as=seed_as)

@@ -170,10 +170,10 @@ def _verifier(work: Work, served: Served, proofs: Sequence[GradedProof], run: st
         clusters["accuracy"].add(question, is_right)
         kind = "flawed" if is_flawed(each.case) else "sound"
         clusters[f"accuracy_{kind}"].add(question, is_right)
-        if each.reports_issue:
+        if each.reports_issue and each.quality is not None:
             clusters["quality" if is_checked else "judged_quality"].add(question, each.quality)
-            if is_checked and is_right:
-                clusters["faithfulness"].add(question, each.is_faithful)
+        if each.reports_issue and is_checked and is_right:
+            clusters["faithfulness"].add(question, each.is_faithful)
     return _figures(clusters)
 
 

@@ -241,14 +241,15 @@ class Judgement(Record):
 
     `confirmed`: the majority of m confirms the issues it reports; None when it reports none, or it
     or its meta-critiques could not be read. `quality` in [0, 1]: the mean of the meta-scores,
-    R_meta of eq. (3) and (6); 1 for a critique without an issue, 0 for an unreadable one.
+    R_meta of eq. (3) and (6); 1 for a critique without an issue, 0 for an unreadable one. None if
+    no meta-critique could be read: then R_meta is unknown.
     """
 
     proof_id: str
     index: int
     verdict: Verdict
     confirmed: bool | None
-    quality: float
+    quality: float | None
 
 
 LabelOutcome = Literal["accepted", "rejected", "undecided", "unreadable", "outranked"]
@@ -295,10 +296,10 @@ class Label(Record):
     """The one label of a proof. `score` is None when the outcome is undecided (a person may decide)
     or unreadable.
 
-    `critiques` carry the label; `self_quality` is R_meta of the self-evaluation (eq. 6); `trigger`
-    is the index of the critique whose message decided it: only that message announces the label,
-    however often it is delivered. `grade`: the number of the last grade that counts, None without
-    one.
+    `critiques` carry the label; `self_quality` is R_meta of the self-evaluation (eq. 6), None if it
+    is unknown; `trigger` is the index of the critique whose message decided it: only that message
+    announces the label, however often it is delivered. `grade`: the number of the last grade that
+    counts, None without one.
     """
 
     run_id: str
@@ -308,7 +309,7 @@ class Label(Record):
     outcome: LabelOutcome
     kind: LabelKind
     score: Score | None
-    self_quality: float
+    self_quality: float | None
     critiques: tuple[int, ...]
     trigger: int
     solved: bool = False

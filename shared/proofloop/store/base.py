@@ -12,16 +12,18 @@ from typing import Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from proofloop.errors import CorruptObject, NotFound
+from proofloop.errors import CorruptObject, InvalidKey, NotFound
 from proofloop.schema.records import Record
 from proofloop.schema.validation import first_problem
 
 R = TypeVar("R", bound=Record)
 
+_NO_NAMES = frozenset({"", ".", ".."})
+
 
 class Store(Protocol):
     """Named objects with relative paths as keys. Each method raises StoreError if the store is
-    unavailable.
+    unavailable, and InvalidKey for a key that no object can have.
     """
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
@@ -49,6 +51,15 @@ class Store(Protocol):
         with "/".
         """
         ...
+
+
+def check_key(key: str, reserved: str) -> None:
+    """Raise InvalidKey for a key that would leave the store, has a control character, or begins
+    with the `reserved` folder.
+    """
+    names = key.split("/")
+    if names[0] == reserved or not _NO_NAMES.isdisjoint(names) or not key.isprintable():
+        raise InvalidKey(f"{key!r} is not a valid key")
 
 
 def put_record(store: Store, key: str, record: R, *, durable: bool = False) -> R:

@@ -10,6 +10,7 @@ take most of their time.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
@@ -20,10 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from proofloop.errors import ConfigError, NotFound, StoreError
+from proofloop.errors import ConfigError, InvalidKey, NotFound, StoreError
+from proofloop.store.base import check_key
 from proofloop.store.holder import clock_time, in_use, this_process
-
-_NO_NAMES = frozenset({"", ".", ".."})
 
 CHUNK_BYTES = 64 * 1024 * 1024
 
@@ -76,9 +76,7 @@ class LocalStore:
         return self._root
 
     def path(self, key: str) -> Path:
-        """The path of an object or of a folder of objects. Raises StoreError for a key that would
-        leave the store.
-        """
+        """The path of an object or of a folder of objects. Raises InvalidKey."""
         return Path(self._path(key))
 
     def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
@@ -88,7 +86,7 @@ class LocalStore:
         try:
             return _size(target) == 0 and self._link_into_place(target, data, durable)
         except OSError as error:
-            raise StoreError(f"cannot write {key}: {error}") from error
+            raise _store_error(f"cannot write {key}", error) from error
 
     def get(self, key: str) -> bytes:
         return b"".join(self._read(key, None))
@@ -107,7 +105,7 @@ class LocalStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise NotFound(key) from error
         except OSError as error:
-            raise StoreError(f"cannot read {key}: {error}") from error
+            raise _store_error(f"cannot read {key}", error) from error
         if is_empty:
             raise NotFound(key)
 
@@ -125,13 +123,11 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return keys
         except OSError as error:
-            raise StoreError(f"cannot delete {prefix}: {error}") from error
+            raise _store_error(f"cannot delete {prefix}", error) from error
         return keys
 
     def _path(self, key: str) -> str:
-        parts = key.split("/")
-        if parts[0] == TEMPORARY or not _NO_NAMES.isdisjoint(parts) or "\0" in key:
-            raise StoreError(f"{key!r} is not a valid key")
+        check_key(key, TEMPORARY)
         return f"{self._root}/{key}"
 
     def _walk(self, folder: str) -> Iterator[str]:
@@ -144,7 +140,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise StoreError(f"cannot list {folder}: {error}") from error
+            raise _store_error(f"cannot list {folder}", error) from error
         for name in entries:
             path = f"{folder}/{name}"
             if name.endswith("/"):
@@ -204,6 +200,11 @@ class LocalStore:
         return temporary
 
 
+def _store_error(problem: str, error: OSError) -> StoreError:
+    kind = InvalidKey if error.errno == errno.ENAMETOOLONG else StoreError
+    return kind(f"{problem}: {error}")
+
+
 def _size(path: str) -> int:
     """The file's size in bytes, 0 if there is no file. Raises StoreError if the size cannot be
     read.
@@ -213,7 +214,7 @@ def _size(path: str) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     except OSError as error:
-        raise StoreError(f"cannot read the size of {path}: {error}") from error
+        raise _store_error(f"cannot read the size of {path}", error) from error
     return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 

@@ -27,7 +27,15 @@ from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import check_bucket_name
 
-from proofloop.errors import TRUST_HINT, ConfigError, CorruptObject, NotFound, StoreError
+from proofloop.errors import (
+    TRUST_HINT,
+    ConfigError,
+    CorruptObject,
+    InvalidKey,
+    NotFound,
+    StoreError,
+)
+from proofloop.store.base import check_key
 
 T = TypeVar("T")
 
@@ -81,7 +89,7 @@ BUCKET_RULE = (
 )
 
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
-_NO_NAMES = frozenset({"", ".", ".."})
+_INVALID = frozenset({"KeyTooLongError", "XMinioInvalidObjectName"})
 
 
 class _TryAgain(Exception):
@@ -186,9 +194,7 @@ class MinioStore:
         return count
 
     def _name(self, key: str) -> str:
-        parts = key.split("/")
-        if parts[0] == PARTS or not _NO_NAMES.isdisjoint(parts) or "\0" in key:
-            raise StoreError(f"{key!r} is not a valid key")
+        check_key(key, PARTS)
         return self._prefix + key
 
     def _put(self, name: str, data: bytes, **headers: str) -> bool:
@@ -370,14 +376,16 @@ class MinioStore:
 
 
 def _classified(what: str, action: Callable[[], T]) -> T:
-    """Run the action. Raises NotFound, StoreError, or _TryAgain for a failure that may be
-    temporary.
+    """Run the action. Raises NotFound, InvalidKey, StoreError, or _TryAgain for a failure that may
+    be temporary.
     """
     try:
         return action()
     except S3Error as error:
         if error.code in _ABSENT:
             raise NotFound(what) from error
+        if error.code in _INVALID:
+            raise InvalidKey(f"{what}: {_described(error)}") from error
         if _is_temporary(error):
             raise _TryAgain(_described(error)) from error
         raise StoreError(f"{what}: the store refuses the request: {_described(error)}") from error

@@ -14,7 +14,7 @@ from threading import Barrier
 
 import pytest
 
-from proofloop.errors import CorruptObject, NotFound, StoreError
+from proofloop.errors import CorruptObject, InvalidKey, NotFound
 from proofloop.schema.records import Problem
 from proofloop.store import Store, find_record, get_record, put_record
 
@@ -78,7 +78,10 @@ class StoreContract:
 
     @pytest.mark.parametrize(
         "key",
-        ["", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a//b", "a/", ".", "a/./b", "a\0b"],
+        [
+            *("", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a//b", "a/", ".", "a/./b"),
+            *("a\0b", "a\nb", "a/\ud800"),
+        ],
     )
     def test_an_invalid_key_is_refused(self, store: Store, key: str) -> None:
         for call in (
@@ -86,9 +89,13 @@ class StoreContract:
             lambda: store.get(key),
             lambda: store.exists(key),
         ):
-            with pytest.raises(StoreError, match="is not a valid key") as caught:
+            with pytest.raises(InvalidKey, match="is not a valid key"):
                 call()
-            assert not isinstance(caught.value, NotFound)
+
+    def test_a_key_that_is_too_long_is_refused(self, store: Store) -> None:
+        key = "/".join(["x" * 200] * 25)
+        with pytest.raises(InvalidKey):
+            store.put_if_absent(key, b"x")
 
     def test_a_listing_is_sorted_by_whole_keys_and_has_its_prefix_only(self, store: Store) -> None:
         keys = [

@@ -15,6 +15,7 @@ from proofloop.bus import ACK, DELIVERY_LIMIT, Bus, BusState, Delivery, Outcome
 from proofloop.errors import (
     BusError,
     CorruptObject,
+    InvalidKey,
     NotFound,
     ProofloopError,
     Reject,
@@ -133,6 +134,8 @@ class Worker:
             reason = f"the store lacks what the message names: {error}"
             log.warning("message_failed", reason=reason)
             return Outcome("failed", reason)
+        except InvalidKey as error:
+            return self._dead(Reject(f"the message names a key that the store refuses: {error}"))
         except (StoreError, BusError) as error:
             away = "store" if isinstance(error, StoreError) else "broker"
             log.warning(f"{away}_away", reason=str(error))

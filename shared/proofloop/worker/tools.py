@@ -12,7 +12,14 @@ import structlog
 from proofloop.bus.tracing import Span, no_span
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import Engine
-from proofloop.errors import ConfigError, CorruptObject, EngineError, NotFound, StoreError
+from proofloop.errors import (
+    ConfigError,
+    CorruptObject,
+    EngineError,
+    InvalidKey,
+    NotFound,
+    StoreError,
+)
 from proofloop.runs.budget import MessageGate, OpenGate
 from proofloop.schema.records import ModelRole
 from proofloop.store import R, Store, put_record
@@ -96,12 +103,13 @@ class Tools:
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Repeat an action while the store is unavailable: a paid answer depends on it. Raises
-        StoreError if running calls are cancelled meanwhile, NotFound and CorruptObject at once.
+        StoreError if running calls are cancelled meanwhile; NotFound, CorruptObject and InvalidKey
+        at once.
         """
         while True:
             try:
                 return action()
-            except (NotFound, CorruptObject):
+            except (NotFound, CorruptObject, InvalidKey):
                 raise
             except StoreError as error:
                 self._warn_of_store(error)

@@ -303,6 +303,29 @@ def test_critiques_that_were_never_written_or_judged_or_failed_are_left_out(
     assert critique_rewards(store, labels, labeling={"n": 3}) == []
 
 
+def test_a_critique_of_unknown_quality_trains_only_where_the_reward_ignores_it(
+    store: LocalStore,
+) -> None:
+    labels = [add_proof(store, 0, valid(1.0), score=0.0)]
+    add_critique(store, 0, valid(0.0))
+    add_critique(store, 1, valid(1.0))
+    add_critique(store, 2, valid(0.0), quality=None)
+    put_record(store, keys.judgement(RUN, "p1-000", 2), judgement(2, 0.0, quality=None))
+    assert critique_rewards(store, labels) == [[1.0, 0.0]]
+    assert critique_rewards(store, labels, reward={"meta": False}) == [[1.0, 0.0, 1.0]]
+
+
+def test_a_proof_whose_self_evaluation_was_not_judged_trains_only_where_the_reward_ignores_it(
+    store: LocalStore,
+) -> None:
+    labels = [add_proof(store, 0, valid(1.0)), add_proof(store, 1, valid(1.0), self_quality=None)]
+    (group,) = groups_of("generator", labels, runspec(), store)
+    assert [answer.key for answer in group.answers] == [keys.proof(RUN, "p1-000")]
+    weighted = runspec(reward={"preset": "weighted"})
+    (group,) = learned_groups("generator", labels, weighted, store)
+    assert [answer.reward for answer in group.answers] == pytest.approx([1.0, 1.0])
+
+
 def test_no_critique_of_an_undecided_or_unreadable_proof_trains(store: LocalStore) -> None:
     for index in range(4):
         add_critique(store, index, valid(1.0 if index else 0.0))

@@ -27,6 +27,7 @@ from proofloop.errors import (
     ConfigError,
     CorruptObject,
     EngineError,
+    InvalidKey,
     NotFound,
     Reject,
     Retry,
@@ -765,11 +766,14 @@ def assessed(*scores: float | None) -> list[MetaCritique]:
         ((0.0, 0.0, None), 0.5, False, 0.0),
         ((1.0, None, None), 0.5, None, 1.0),
         ((1.0, 0.0, None), 0.5, None, 0.5),
-        ((None, None, None), 0.5, None, 0.0),
+        ((None, None, None), 0.5, None, None),
     ],
 )
 def test_an_assessment_that_cannot_be_read_has_no_vote_and_enters_no_mean(
-    scores: tuple[float | None, ...], confirm_at: float, confirmed: bool | None, quality: float
+    scores: tuple[float | None, ...],
+    confirm_at: float,
+    confirmed: bool | None,
+    quality: float | None,
 ) -> None:
     rule = runspec(labeling={"confirm_at": confirm_at}).labeling
     assert summarise(assessed(*scores), rule, rule.m) == (confirmed, pytest.approx(quality))
@@ -1046,7 +1050,7 @@ def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> N
     assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict == expected
     assert list(judge(reviewed(1), tools)) == [judged(1)]
     assert get_record(tools.store, keys.judgement(RUN, PROOF, 1), Judgement) == judgement(
-        1, 0.0, None, 0.0
+        1, 0.0, None, None
     )
 
 
@@ -1220,6 +1224,7 @@ def test_what_a_handler_raises_becomes_an_outcome_and_nothing_is_published(tmp_p
                 StoreError("away"),
                 NotFound("k"),
                 CorruptObject("k"),
+                InvalidKey("k"),
                 KeyError("bug"),
             ]
         )
@@ -1230,6 +1235,7 @@ def test_what_a_handler_raises_becomes_an_outcome_and_nothing_is_published(tmp_p
         Outcome("requeue", "away", 2.0),
         Outcome("failed", "the store lacks what the message names: k"),
         Outcome("failed", "the store lacks what the message names: k"),
+        Outcome("dead", "the message names a key that the store refuses: k"),
         Outcome("failed", "KeyError: 'bug'"),
     ]
 

@@ -120,5 +120,6 @@ def _judgements(label: Label, spec: RunSpec, store: Store) -> Iterator[Group]:
     elif label.score is not None:
         for index in range(SELF_CRITIQUE, spec.labeling.n):
             judgement = find_judgement(store, label.run_id, label.proof_id, index)
-            if judgement is not None and judgement.confirmed is not None:
-                yield meta_critiques(label, index, judgement.quality, store)
+            if judgement is None or judgement.confirmed is None or judgement.quality is None:
+                continue
+            yield meta_critiques(label, index, judgement.quality, store)
