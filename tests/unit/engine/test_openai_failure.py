@@ -38,7 +38,7 @@ KINDS: list[tuple[int, Any, FailureKind]] = [
     (500, {"code": "context_length_exceeded"}, "call"),
     (400, {"code": "model_not_found"}, "unusable"),
     (400, {"code": "rate_limit_exceeded"}, "busy"),
-    (429, {"code": "insufficient_quota", "type": "insufficient_quota"}, "busy"),
+    (429, {"code": "insufficient_quota", "type": "insufficient_quota"}, "quota"),
     (401, {"code": "invalid_api_key", "type": "invalid_request_error"}, "access"),
     (401, {"code": "invalid_request_error", "type": "authentication_error"}, "access"),
     (402, {"code": "invalid_request_error", "type": "unknown_error"}, "balance"),

@@ -338,6 +338,25 @@ def test_a_used_up_balance_fails_no_call_though_a_probe_is_answered(
     assert "Insufficient Balance" in error.problem and "--resume" in error.hint
 
 
+QUOTA = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
+
+
+def test_a_used_up_quota_ends_the_run_instead_of_being_retried_for_ever(
+    serve: Serve, connect: Connect
+) -> None:
+    quick = {"max_attempts": 2, "first_wait_s": 0.01}
+    engine = connect(serve(answers(), refuses(429, QUOTA)), **quick)
+    engine.submit(ask()).result(10)
+    error = fails_with(engine)
+    assert not error.retryable and not isinstance(error, CallRefused)
+    assert "You exceeded your current quota" in error.problem and "run again" in error.hint
+
+
+def test_a_quota_that_a_minute_refills_is_retried(serve: Serve, connect: Connect) -> None:
+    server = serve(refuses(429, QUOTA), refuses(429, QUOTA), answers("Fine."))
+    assert connect(server, max_attempts=3, first_wait_s=0.01).submit(ask()).result(10).text
+
+
 def test_the_end_of_an_old_stream_is_no_answer_to_another_call(
     serve: Serve, connect: Connect
 ) -> None:

@@ -173,7 +173,9 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
             problem += f" {longest_s:g}"
             raise self._unavailable(problem, failure)
         is_last = attempts >= limit
-        if is_last and failure.kind == "busy":
+        if is_last and failure.kind == "quota" and not await self._answers_others(call):
+            raise EngineError(problem, retryable=False, hint=failure.hint, cause=failure.cause)
+        if is_last and failure.kind in ("busy", "quota"):
             await self._give_up_busy(failure, call, problem)
         elif is_last or failure.kind == "silent":
             await self._give_up(failure, call, problem, is_last=is_last)
@@ -183,7 +185,7 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         """The attempts so far: those that found the server busy or unavailable, or all other
         failures. The two kinds count separately.
         """
-        if failure.kind == "busy":
+        if failure.kind in ("busy", "quota"):
             call.refusals += 1
             call.refused_alone_at = (
                 min(call.refused_alone_at, time.monotonic()) if call.was_alone else math.inf
@@ -255,7 +257,7 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
             after_s=failure.wait_s,
             hint=failure.hint,
             cause=failure.cause,
-            is_load=failure.kind == "busy",
+            is_load=failure.kind in ("busy", "quota"),
         )
 
     def _log_and_wait(self, problem: str, call: OpenAICall, requested_s: float | None) -> float:

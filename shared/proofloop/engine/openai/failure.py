@@ -16,9 +16,10 @@ from http import HTTPStatus
 from typing import Literal
 
 FailureKind = Literal[
-    "busy", "failed", "silent", "address", "call", "access", "balance", "unusable"
+    "busy", "quota", "failed", "silent", "address", "call", "access", "balance", "unusable"
 ]
 """busy: the server is overloaded, loading or unavailable; the call is not to blame.
+quota: the account's quota is used up: for a minute at some servers, for good at others.
 failed: this attempt failed, perhaps because of the call itself: status 500, a cut stream.
 silent: the server sent nothing until the timeout.
 address: the address is not a chat completions API: a web page, a redirect.
@@ -60,7 +61,7 @@ KIND_OF_WORD: Mapping[str, FailureKind] = {
     "ratelimit": "busy",
     "ratelimitexceeded": "busy",
     "toomanyrequests": "busy",
-    "insufficientquota": "busy",
+    "insufficientquota": "quota",
     "overloaded": "busy",
     "engineoverloaded": "busy",
     "unavailable": "busy",

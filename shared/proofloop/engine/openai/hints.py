@@ -47,7 +47,7 @@ def about_refusal(
         )
     if refusal.kind == "address":
         return about_address(settings, is_web_page=refusal.text.lstrip().startswith("<"))
-    if refusal.kind == "busy":
+    if refusal.kind in ("busy", "quota"):
         return _about_load(refusal, settings)
     return _about_length(refusal, max_tokens) or _about_fields(refusal, settings)
 
@@ -96,7 +96,7 @@ def _about_access(status: int, settings: OpenAISettings) -> str:
 
 def _about_load(refusal: Refusal, settings: OpenAISettings) -> str:
     """The hint for a busy server. Some report an empty account as a rate limit."""
-    if re.search("quota|billing|credit", refusal.message().lower()):
+    if refusal.kind == "quota" or re.search("quota|billing|credit", refusal.message().lower()):
         return QUOTA
     if (refusal.wait_s() or 0.0) > settings.longest_wait_s:
         return "run again after that time, or raise longest_wait_s under [engine.settings]"
