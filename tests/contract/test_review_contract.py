@@ -290,6 +290,19 @@ def test_a_grade_waits_for_a_broker_that_is_away(
     assert page.settle() == [ProofLabeled.of(PERSONS)]
 
 
+def test_an_unexpected_error_or_a_damaged_label_stops_no_other_announcement(
+    page: Open, quiet_log: None
+) -> None:
+    other = "p0-000"
+    page.store.put_if_absent(keys.label(RUN, other), b"{}")
+    put_grade(page.store, 0.5, by=EMMY, proof_id=other)
+    put_grade(page.store, 0.5, by=EMMY, label=PERSONS)
+    page.announcers.append(one := Announcer(page.store, page.bus))
+    one.announce(3)  # type: ignore[arg-type]  # a bug
+    one.announce(RUN)
+    assert page.settle() == [ProofLabeled.of(PERSONS)]
+
+
 def test_a_check_of_a_label_changes_and_announces_nothing_and_is_counted(page: Open) -> None:
     for number, score in enumerate((1.0, 0.5, 0.5), 1):
         put_decided(page.store, f"p2-{number:03d}", score)

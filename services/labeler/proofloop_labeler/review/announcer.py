@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import structlog
 
 from proofloop.bus import Bus
-from proofloop.errors import BusError, StoreError
+from proofloop.errors import BusError, CorruptObject, NotFound, StoreError
 from proofloop.runs.labels import in_force
 from proofloop.schema import keys
 from proofloop.schema.events import ProofLabeled, encode
@@ -57,6 +57,8 @@ class Announcer:
                 log.warning("announcement_delayed", run=run, reason=str(error))
                 if not self._stopping.wait(RETRY_S):
                     self._runs.put(run)
+            except Exception:  # without this thread no grade would be announced any more
+                log.exception("announcement_failed", run=run)
 
     def _announce_run(self, run: str) -> None:
         prefix = keys.announced(run)
@@ -68,8 +70,13 @@ class Announcer:
                 if f"{proof_id}/{number:05d}" not in announced
                 and (run, proof_id, number) not in self._settled
             ]
-            if new:
+            if not new:
+                continue
+            try:
                 self._announce_proof(run, proof_id, new)
+            except (NotFound, CorruptObject) as error:  # the other proofs' grades still count
+                log.error("announcement_failed", run=run, proof=proof_id, reason=str(error))
+            else:
                 self._settled.update((run, proof_id, number) for number in new)
 
     def _grades(self, run: str) -> dict[str, list[int]]:
