@@ -90,6 +90,14 @@ class EmbeddedPipeline:
         self._dead: list[DeadLetterRecord] = []
 
     def __enter__(self) -> EmbeddedPipeline:
+        try:
+            self._start()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def _start(self) -> None:
         self._before = spent_before(self._store, self._spec)
         if isinstance(self._store, LocalStore):
             self._closing.enter_context(self._store.only_here(self._spec.name))
@@ -103,7 +111,6 @@ class EmbeddedPipeline:
             self._roles.append(role)
             worker = Worker(role, self._bus, self.tools)
             worker.start(concurrency=in_work(self._spec, name))
-        return self
 
     def __exit__(
         self,
@@ -113,13 +120,13 @@ class EmbeddedPipeline:
     ) -> None:
         if kind is not None:
             self._shutdown.stop("the run was interrupted")
-        self._bus.close(grace_s=GRACE_S)
-        if kind is None:  # otherwise a message may still be in work
-            for role in self._roles:
-                role.close()
-        if self._clock:
-            self._clock.keep(now=True)
-        self._closing.close()
+        with self._closing:
+            self._bus.close(grace_s=GRACE_S)
+            if kind is None:  # otherwise a message may still be in work
+                for role in self._roles:
+                    role.close()
+            if self._clock:
+                self._clock.keep(now=True)
 
     def run(self, report: Report = lambda progress: None) -> RunProgress:
         """Run to the end. Raises the errors of `RunDriver.run`."""
