@@ -88,6 +88,17 @@ def test_an_image_has_the_released_tag_and_can_be_built(name: str) -> None:
     assert what.replace("_", "-") == stem
 
 
+@pytest.mark.parametrize("name", [name for name in OURS if not name.startswith("triton")])
+def test_every_variable_of_the_env_file_reaches_our_services(name: str) -> None:
+    # `required: false`: the file runs without it. A role's own key has a name of the user's choice.
+    assert OURS[name]["env_file"] == [{"path": ".env", "required": False}]
+
+
+def test_the_services_and_triton_have_the_same_key() -> None:
+    keys = {service["environment"].get("PROOFLOOP_TRITON_KEY") for service in OURS.values()}
+    assert keys == {"${PROOFLOOP_TRITON_KEY:-}"}
+
+
 def test_no_address_contains_a_password() -> None:
     assert "PASSWORD:-" in COMPOSE and not re.search(r"://[^\s@]*\$\{[^@\s]*@", COMPOSE)
 
