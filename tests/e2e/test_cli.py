@@ -485,16 +485,24 @@ def test_stdout_of_every_look_at_a_run_is_data(done: Path) -> None:
     assert {said.err for said in (listed, shown, cost, report, models, dead, table)} == {""}
 
 
+def test_a_run_is_shown_with_the_answers_in_the_order_of_the_pipeline(done: Path) -> None:
+    lines = call(done, "runs", "show", "small").out.splitlines()
+    roles = [line.split("answers")[0].strip("│ ") for line in lines if " answers " in line]
+    assert roles == ["generator", "verifier", "meta verifier"]
+
+
 def test_a_table_by_problem_and_a_comparison_are_printed(done: Path) -> None:
-    table, rows, compared, refused = call_together(
+    table, none, rows, compared, refused = call_together(
         done,
         ("runs", "problems", "small", "--sort", "-accepted", "--limit", "1"),
+        ("runs", "problems", "small", "--show", "open", "--search", "absent"),
         ("runs", "problems", "small", "--costs", "--json"),
         ("runs", "compare", "small", "small@m-1", "--json"),
         ("runs", "compare", "small", "small@m-2"),
     )
     assert "self score" in table.out
     assert table.err == "the first 1 of 2 problems; see --limit\n"
+    assert none.err == "no problems of small with --show open --search absent\n"
     assert [(row["proofs"], row["counted"], row["cost"]) for row in rows.data()] == [
         (2, 2, None)
     ] * 2

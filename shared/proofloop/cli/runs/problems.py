@@ -79,7 +79,15 @@ def problems(
     if as_json:
         print(json.dumps([asdict(row) for row in found], indent=2))
         return
-    emit([_row(row, spec.prices) for row in found], as_json=False, title=f"problems of {run}")
+    title = f"problems of {run}{_filters(choice)}"
+    emit([_row(row, spec.prices) for row in found], as_json=False, title=title)
+
+
+def _filters(choice: Choice) -> str:
+    show = f"--show {choice.show}" if choice.show != "all" else ""
+    search = f"--search {choice.search}" if choice.search else ""
+    filters = " ".join(filter(None, (show, search)))
+    return f" with {filters}" if filters else ""
 
 
 def filled_index(store: Store, run: str) -> Index:

@@ -38,6 +38,7 @@ from proofloop.runs.model_registry import published_versions
 from proofloop.runs.planned import is_complete, planned_proofs
 from proofloop.runs.search.records import refinements_posed
 from proofloop.schema import keys
+from proofloop.schema.records import MODEL_ROLES
 from proofloop.store import Store
 
 
@@ -81,8 +82,9 @@ def show(run: EitherArgument, store: StoreOption = None, as_json: JsonOption = F
         )
         return
     shown |= {
-        f"{role}_answers": f"{seen}, {found.read[role]} readable"
-        for role, seen in found.seen.items()
+        f"{role}_answers": f"{found.seen[role]}, {found.read[role]} readable"
+        for role in MODEL_ROLES
+        if role in found.seen
     }
     emit(
         [{"what": name.replace("_", " "), "value": _short(value)} for name, value in shown.items()],
