@@ -224,7 +224,7 @@ def test_other_portions_of_the_same_number_are_refused(
 ) -> None:
     spec = runspec(problems={"material": True})
     create_run(store, spec, resume=False, portions=[material(GivenCase(question="Q0"))])
-    with pytest.raises(ConfigError, match="portion 0 of run 'r1' holds other cases"):
+    with pytest.raises(ConfigError, match="the store has other cases for portion 0 of run 'r1'"):
         create_run(store, spec, resume=True, portions=[material(GivenCase(question="other"))])
 
 
@@ -239,10 +239,12 @@ def test_rows_may_be_added_to_the_file_and_not_changed(
     assert (progress.labeled, progress.stored) == (3, 2)
     assert by_role(engine)["verifier"] == 3 * spec.labeling.n
     write_rows(tmp_path, PROOFS[:2])
-    with pytest.raises(ConfigError, match="gives 2 cases, run 'r1' has 3: they may only grow"):
+    with pytest.raises(
+        ConfigError, match="has 2 cases, but run 'r1' has 3: cases may only be added"
+    ):
         create_run(store, spec, resume=True)
     write_rows(tmp_path, [PROOFS[0], {**PROOFS[1], "score": 1}, PROOFS[2]])
-    with pytest.raises(ConfigError, match=r"holds other cases .* from rows\.jsonl row 2 on"):
+    with pytest.raises(ConfigError, match=r"differs from the file .* from rows\.jsonl row 2 on"):
         create_run(store, spec, resume=True)
 
 

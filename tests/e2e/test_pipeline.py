@@ -721,7 +721,7 @@ def test_a_run_is_not_resumed_on_a_problem_file_that_changed(tmp_path: Path) -> 
     moved = runspec(problems={"file": file})
     create_run(store, moved, resume=True)  # what is asked is the same
     file.write_text('[{"id": 1, "question": "Prove that 1 < 3."}]')
-    with pytest.raises(ConfigError, match=r"holds other problems than as run 'r1' began"):
+    with pytest.raises(ConfigError, match=r"differs from the file that run 'r1' began with"):
         create_run(store, moved, resume=True)
 
 

@@ -1,13 +1,14 @@
 """Writes proofs.
 
-From `ProblemPosed` comes one proof in the store; out go `ProofWritten` for its first critiques, and
-`ProofReviewed` for its own critique.
+Handles `ProblemPosed`: stores one proof, then emits `ProofWritten` for each of its first critiques,
+and `ProofReviewed` for its self-evaluation.
 
-With [refinement] a message is one attempt: while the generator finds fault with it and attempts
-remain, out goes `ProblemPosed` for the next, which is shown this one. Only the last is the proof.
+With [refinement] a message is one attempt. While the self-score is below 1 and attempts remain, the
+generator emits `ProblemPosed` for the next attempt, whose prompt shows this one. Only the last
+attempt is the proof.
 
 A proof whose format is wrong has nothing to review: it goes straight to the labeler, which closes
-it. So does every proof of a run whose labels are a checker's.
+it. So does every proof of a run that a checker labels.
 
 In a search by need the run driver requests all reviews but the first critique, and labels the
 proofs of a solved problem: those that are not written yet are skipped or cancelled.
@@ -40,9 +41,7 @@ from proofloop.worker.tools import Tools
 
 
 def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
-    """Write the proof, unless it is there, and ask for its reviews, or for another attempt at
-    it.
-    """
+    """Write the proof unless it is stored, and request its reviews or another attempt."""
     key = keys.proof(event.run_id, event.proof_id)
     proof = find_record(tools.store, key, Proof)
     if proof is None:

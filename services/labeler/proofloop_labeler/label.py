@@ -1,9 +1,10 @@
 """Labels proofs.
 
-From `ReviewJudged` comes the label once what the store holds decides it; out goes `ProofLabeled`,
-exactly once. Until then, out go `ProofWritten` for the critiques that the label still needs.
+Handles `ReviewJudged`: once the stored judgements decide the label, stores it and emits
+`ProofLabeled`, exactly once. Until then, emits `ProofWritten` for the critiques that the label
+still needs.
 
-A grade that was given with the proof, or an exact checker's, takes the place of the rule.
+A grade given with the proof, or that of an exact checker, takes the place of the rule.
 
 Two replicas that both see the last critique write the same key; the label remembers whose message
 decided it, and only that one announces it. Requests for critiques work in the same way.
@@ -44,8 +45,8 @@ class Judged:
 
 
 def label(event: ReviewJudged, tools: Tools) -> Iterator[Event]:
-    """Write the label if it is decided, and announce it if this message decided it; otherwise ask
-    for the critiques that it needs.
+    """Write the label if it is decided, and announce it if this message decided it; otherwise
+    request the critiques that it needs.
     """
     found = find_record(tools.store, keys.label(event.run_id, event.proof_id), Label)
     if found is None:

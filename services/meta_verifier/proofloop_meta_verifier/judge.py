@@ -1,10 +1,10 @@
 """Judges critiques.
 
-From `ProofReviewed` come the meta-critiques of critique i, each stored as it comes, and their sum
-in the store; out goes `ReviewJudged`.
+Handles `ProofReviewed`: stores each meta-critique of critique i as it comes, then their judgement,
+and emits `ReviewJudged`.
 
-Only a critique that reports an issue costs anything: silence claims nothing, and what cannot be
-read cannot be judged. A given analysis gets all its meta-critiques, whatever its score.
+Only a critique that reports an issue costs calls: one without an issue claims nothing, and an
+unreadable one cannot be judged. A given analysis gets all its meta-critiques, whatever its score.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ from proofloop.worker.tools import Tools
 
 
 def judge(event: ProofReviewed, tools: Tools) -> Iterator[Event]:
-    """Write what the meta-verifier thinks of critique `index`, unless it is there or the proof is
-    decided.
-    """
+    """Write the judgement of critique `index`, unless it is stored or the proof is decided."""
     if _is_decided(event, tools):
         return
     key = keys.judgement(event.run_id, event.proof_id, event.index)

@@ -63,8 +63,8 @@ def join() -> None:
     if 0 < gpus < processes:
         raise ConfigError(
             f"{processes} processes on this machine, but torch sees {gpus} GPU(s)",
-            f"start {gpus} here (num_processes counts those of all machines), or use the CPU:"
-            " CUDA_VISIBLE_DEVICES=",
+            f"start {gpus} on this machine (num_processes is the number on all machines), or use"
+            " the CPU: CUDA_VISIBLE_DEVICES=",
         )
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -109,7 +109,9 @@ def check_launch() -> None:
 
 
 def mark_broken() -> None:
-    """Record an error of this process alone: the others wait in its step and receive no order."""
+    """Record that this process alone left a step with an error. The others still wait in that step
+    and can receive no order.
+    """
     global _is_broken
     _is_broken = _orders is not None
 

@@ -1,5 +1,5 @@
-"""Criticises proofs. From `ProofWritten` comes critique i of n in the store; out goes
-`ProofReviewed`. Searches by need request the judgements that they need, so nothing goes out there.
+"""Criticises proofs. Handles `ProofWritten`: stores critique i of n and emits `ProofReviewed`. In a
+search by need it emits nothing, because the run driver requests the judgements.
 
 A proof that has its label needs no more critiques: waiting ones are skipped, running ones cancelled
 in the engine. A critique that cannot be read is requested once more; both answers are stored.
@@ -21,7 +21,7 @@ from proofloop.worker.tools import Tools
 
 
 def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
-    """Write critique `index`, unless it is there or the proof is decided."""
+    """Write critique `index`, unless it is stored or the proof is decided."""
     if _is_decided(event, tools):
         return
     key = keys.critique(event.run_id, event.proof_id, event.index)

@@ -40,7 +40,7 @@ def open_store(folder: str | Path | None = None) -> Store:
 
 
 def as_store(store: Store | str | Path | None) -> Store:
-    """A store, opened if it is named by its folder."""
+    """This store, or the store in the folder of this name."""
     return open_store(store) if store is None or isinstance(store, str | Path) else store
 
 
@@ -174,7 +174,7 @@ class Run:
         return evaluate_run(self.store, self.name, checker)
 
     def report(self, file: str | Path = "report.html") -> Path:
-        """Write the report, however far the run is; returns its path."""
+        """Write the report of the run so far; returns its path."""
         from proofloop.report import read_report, write_report
 
         path = Path(file)

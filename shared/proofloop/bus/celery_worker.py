@@ -343,8 +343,8 @@ class ServiceStep(bootsteps.StartStopStep):  # type: ignore[misc]
         _limit_waits(worker.consumer, ANSWER_S)
 
     def stop(self, worker: WorkController) -> None:
-        """Cancel the running calls after `drain_s`. Celery has stopped to consume before: a message
-        that is given back would come to this worker again, and count as lost by it.
+        """Cancel the running calls after `drain_s`. Celery stopped consuming before this step:
+        otherwise a returned message would come to this worker again and count as lost.
         """
         timer = threading.Timer(self.service.drain_s, self.service.cancelling.set)
         timer.daemon = True

@@ -52,7 +52,7 @@ COMMANDS = {
 
 
 class Commands(TyperGroup):
-    """The group of all commands. Until a command runs, its name and first sentence stand for it."""
+    """The group of all commands. Until a command runs, only its name and summary are known."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

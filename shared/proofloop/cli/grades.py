@@ -49,7 +49,7 @@ def agreement(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how well two people agree, and people with the labels that they checked.
+    """Show how well people agree with each other, and with the labels that they checked.
 
     kappa is Cohen's, weighted kappa has quadratic weights. Only grades count that were given blind,
     before the person saw the critiques and other grades. 1/0.5: the first gave 1, the second 0.5.

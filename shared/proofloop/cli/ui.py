@@ -67,13 +67,13 @@ def ui(
 ) -> None:
     """Serve web pages to read, watch and grade runs.
 
-    All runs and curricula in the store: progress while a run works, a table of its problems, the
-    proofs with their critiques beside the lines, comparisons. Open the printed address.
+    The pages show all runs and curricula in the store: their progress, a table of problems, each
+    proof with its critiques beside the lines, and comparisons. Open the printed address.
 
-    Where the labeler is installed, people grade under /grade the proofs that it left undecided. A
-    grade (0, 0.5 or 1) becomes the proof's label. Reports, costs and measurements show it at once;
-    training uses it, unless it has already trained on the problem. With PROOFLOOP_BROKER set, the
-    services receive the label, and the pages show the broker's queues.
+    Where the labeler is installed, people can grade undecided proofs under /grade. A grade (0, 0.5
+    or 1) becomes the proof's label. Reports, costs and measurements show it at once; training uses
+    it, unless it has already trained on the problem. With PROOFLOOP_BROKER set, the services
+    receive the label, and the pages show the broker's queues.
 
     PROOFLOOP_REVIEW_PASSWORDS has the names and passwords of the people, PROOFLOOP_REVIEW_TOKEN one
     password for all; without either the pages are reachable from this machine only.

@@ -1,5 +1,5 @@
-"""Asks a model of the curriculum by a run, and reads its answers back from the store, case by
-case.
+"""Lets a model of the curriculum answer cases in a run of their own, and reads the answers from the
+store, case by case.
 
 The exact checker measures the answers. Without one, the judges in the run do.
 """
@@ -38,8 +38,8 @@ class Proved:
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A critique of a graded proof. `quality`: that of its claims by the checker, or R_meta;
-    None if R_meta is unknown.
+    """A critique of a graded proof. `quality`: the checker's grade of its claims, or R_meta; None if
+    R_meta is unknown.
     """
 
     case: GradedProof

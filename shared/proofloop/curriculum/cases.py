@@ -32,8 +32,8 @@ def is_flawed(proof: GradedProof) -> bool:
 def balanced(
     cases: Sequence[T], kind: Callable[[T], Hashable], most: int, rng: random.Random
 ) -> list[T]:
-    """At most `most` cases in random order, as evenly from each kind as possible. Of several kinds,
-    none has more than half.
+    """At most `most` cases in random order, as evenly from each kind as possible. If there are
+    several kinds, none has more than half.
     """
     by_kind = defaultdict[Hashable, list[T]](list)
     for case in rng.sample(list(cases), len(cases)):

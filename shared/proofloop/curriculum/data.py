@@ -1,6 +1,6 @@
-"""The data sets, each drawn once: D_v, D_mv and the held-out cases by runs of the first models that
-the exact checker grades, or from files that people graded; new proofs with labels by the judges in
-service.
+"""The data sets, each drawn once. D_v, D_mv and the held-out cases come from runs of the first
+models, graded by the exact checker, or from files that people graded. The judges in service label
+new proofs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def graded_proofs(work: Work, generator: str) -> list[GradedProof]:
 
 
 def graded_analyses(work: Work, served: Served) -> list[GradedAnalysis]:
-    """D_mv: analyses of the first model and of the verifier then, or of a file."""
+    """D_mv: analyses by the first model and the verifier in service, or those of a file."""
 
     def draw() -> CaseFile:
         most = work.spec.data.analyses
@@ -65,7 +65,7 @@ def _draw_of_both(work: Work, served: Served, proofs_each: int) -> list[GradedAn
 
 
 def held_out(work: Work, version: str) -> CaseFile:
-    """The validation cases, half of them flawed: the files', or drawn from the first model."""
+    """The validation cases, half of them flawed: from the files, or drawn from the first model."""
 
     def draw() -> CaseFile:
         wanted, rng = work.spec.data.validation, work.rng("held-out")

@@ -1,7 +1,7 @@
 """The enhanced verifier: trained on D_v and D_mv together, while its meta-verifier is refreshed.
 
-A meta-verifier that stays the same is outwitted by the verifier that it rewards. It does stay the
-same where people graded files: they cannot grade new analyses.
+A verifier learns to deceive a meta-verifier that stays the same. With graded files it does stay the
+same, because people cannot grade the new analyses.
 """
 
 from __future__ import annotations

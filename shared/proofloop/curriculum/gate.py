@@ -71,7 +71,7 @@ def paired(
     *,
     z: float,
 ) -> GateReport:
-    """The mean of the cases' differences, and `z` of its standard errors as noise; cases of one
+    """The mean difference over the cases, and `z` standard errors of it as noise; cases of one
     question are a cluster.
     """
     differences = Clusters()

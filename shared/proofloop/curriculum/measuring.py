@@ -2,8 +2,8 @@
 
 The exact checker measures; without one, people's grades and the last judges in service do, and the
 figures are named `judged_...`. Verifiers are compared on the same proofs. Hard problems are those
-of the harder domain; "hard proofs" are the cold start's and the first iteration's on them, as many
-flawed as sound.
+of the harder domain; "hard proofs" are proofs of hard problems by the cold start and the first
+iteration, as many flawed as sound.
 """
 
 from __future__ import annotations
@@ -249,7 +249,7 @@ def _rounds(work: Work, chain: Proved) -> list[tuple[float, float]]:
 
 
 def best_of(latest: Sequence[tuple[float, float]]) -> float:
-    """The share of right proofs among those with the highest own score: a tie is broken by lot."""
+    """The share of right proofs among those with the highest self-score."""
     highest = max(own for _, own in latest)
     return fmean(is_right for is_right, own in latest if own == highest)
 

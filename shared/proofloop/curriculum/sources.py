@@ -59,7 +59,7 @@ class Sources:
         ]
 
     def problems(self, domain: Domain, split: Split, count: int, proofs: int) -> Problems:
-        """A run's section for problems of this domain, which may be the file's."""
+        """The [problems] section of a run for this domain, which may be the file of problems."""
         files = self.spec.files
         source = {"file": files.problems} if files else {"domain": domain.name}
         return Problems.model_validate(

@@ -162,10 +162,10 @@ def _answers(
 
 
 def start_of(work: Work, stage: Stage, served: Served) -> str:
-    """The model that an iteration trains on: its own verifier in service, else the model that
-    consolidates the iteration before.
+    """The model that an iteration continues to train: its own verifier in service, else the
+    consolidated model of the iteration before.
 
-    If the gate let that serve another role only, it has learnt the generator's work all the same.
+    That model counts if it serves any role: it has learnt the work of all roles.
     """
     own, last = (
         keys.run(f"{work.spec.name}-{name}").removesuffix("/")

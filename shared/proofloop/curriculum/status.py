@@ -156,8 +156,8 @@ def stage_of(spec: CurriculumSpec, run: str) -> str | None:
 
 
 def training_steps(store: Store, spec: CurriculumSpec) -> dict[str, list[TrainingStep]]:
-    """The training steps of each run that trains by rewards, by the run's name without the
-    curriculum's.
+    """The training steps of each run that trains by rewards. The keys are the runs' names without
+    the curriculum's name.
     """
     found: dict[str, list[TrainingStep]] = {}
     for run in runs_of(store, spec.name):
@@ -168,9 +168,7 @@ def training_steps(store: Store, spec: CurriculumSpec) -> dict[str, list[Trainin
 
 
 def drop_unused(store: Store, spec: CurriculumSpec) -> None:
-    """Delete what the runs of finished stages made on their way: checkpoints, and versions that are
-    no results.
-    """
+    """Delete the checkpoints of finished stages, and those versions that are not their results."""
     done = manifests(store, spec)
     kept = {
         version

@@ -124,10 +124,10 @@ class Work:
 
 
 class Countdown:
-    """How far something is, as text: `3/20, about 12 s left`, by the pace since it was made.
+    """Progress as text: `3/20, about 12 s left`, by the pace since this object was made.
 
-    The time left is left out until a twentieth is done, or 32: the first of many that run at once
-    tell nothing of the pace.
+    The time left is omitted until a twentieth, or 32, are done: when many run at once, the first
+    ones say nothing about the pace.
     """
 
     def __init__(self, done: int = 0) -> None:

@@ -88,7 +88,7 @@ Statistic = Callable[[Sequence[Prediction]], float]
 
 
 def statistics() -> dict[str, Statistic]:
-    """The figures that are no means, by name. Raises ConfigError without the extra `judge`."""
+    """The figures that are not means, by name. Raises ConfigError without the extra `judge`."""
     try:
         from scipy.stats import kendalltau  # type: ignore[import-untyped]
         from sklearn import metrics  # type: ignore[import-untyped]

@@ -63,8 +63,9 @@ class JudgeFigures(Record):
     """All figures of one run.
 
     `ways`: by way (`verifier`, `meta_verified`) with all critiques. `critiques`: self-consistency,
-    and the shares of unreadable and failed critiques. `solved`: of the proofs that pass all n
-    critiques. `groups`: by `source`, `problem` and `grade`. `knock_out`: None if there was none.
+    and the shares of unreadable and failed critiques. `solved`: the figures of the proofs that pass
+    all n critiques. `groups`: by `source`, `problem` and `grade`. `knock_out`: None if there was
+    none.
     """
 
     run_id: str

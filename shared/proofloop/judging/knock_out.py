@@ -88,7 +88,7 @@ def comparing_spec(spec: RunSpec, pack: str) -> RunSpec:
 
 
 def most_comparisons(cases: Sequence[GivenCase]) -> list[GivenCase]:
-    """The comparisons if all proofs are accepted: in a knock-out all but one of a problem lose."""
+    """The comparisons if all proofs are accepted: all but one proof of each problem must lose."""
     problems: dict[str, list[GivenCase]] = defaultdict(list)
     for case in cases:
         if case.graded is not None:

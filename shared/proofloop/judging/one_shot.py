@@ -45,7 +45,7 @@ class CategoryFigures(Record):
 def evaluating_fields(
     fields: Mapping[str, Any], suite: Path, name: str, *, proofs: int, critiques: int
 ) -> dict[str, Any]:
-    """The fields of a run file, as those of the one-shot evaluation of a problem file."""
+    """The fields of a one-shot evaluation of a problem file, made from those of a run file."""
     kept = {key: value for key, value in fields.items() if key not in REPLACED}
     return {
         **kept,

@@ -90,8 +90,8 @@ AT_ONCE = 20
 
 
 class RowCollector:
-    """Reads each proof's row once it has its label, and calls `on_row` with it. Called while the
-    run works, it leaves little to do at the end, and holds no text.
+    """Reads each proof's row once it has its label, and calls `on_row` with it. If it is called
+    while the run works, little is left to do at the end. It holds no text.
     """
 
     def __init__(

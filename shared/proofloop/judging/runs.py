@@ -17,7 +17,7 @@ PROVING = ("refinement", "search", "training", "fine_tuning")
 
 
 def judging_fields(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The fields of a run file, as those of a run of this name that judges given proofs.
+    """The fields of a run that judges given proofs, made from those of a run file.
 
     Every proof gets all n critiques and m meta-critiques: the figures compare numbers of critiques.
     """
@@ -38,7 +38,7 @@ def checker_of(fields: Mapping[str, Any]) -> str | None:
 
 
 def run_name(using: str, data: Path, ending: str = "") -> str:
-    """The default name of the run: of the run file and of the data file, with the ending."""
+    """The default name of the run: the names of run file and data file, then `ending`."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{using}-on-{data.stem}").strip("-.")
     return f"{name[: 100 - len(ending)]}{ending}"
 

@@ -57,7 +57,7 @@ def unanimous(judged: Judgements) -> float | None:
 
 
 def majority(judged: Judgements) -> float | None:
-    """The most frequent score; of two the lower. None if half or more are unreadable."""
+    """The most frequent score; the lower one of two. None if half or more are unreadable."""
     decision = decide_by_majority(judged, n=len(judged)) if judged else None
     return decision.score if decision else None
 

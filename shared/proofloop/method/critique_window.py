@@ -20,7 +20,7 @@ def first_critiques(*, n: int, k: int) -> int:
 
 
 def critiques_to_ask(judged: Collection[Judgement], *, n: int, k: int) -> int:
-    """The number of critiques to request in all, of n, given the judged ones of an undecided proof.
+    """How many of the n critiques to request so far, given the judged ones of an undecided proof.
 
     Always more than are judged, until it is n.
     """

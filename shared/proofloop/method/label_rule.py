@@ -33,8 +33,7 @@ UNDECIDED = Decision("undecided", "undecided", None, ())
 
 def decide(judgements: Iterable[Judgement], *, n: int, k: int) -> Decision | None:
     """The label, or None while the critiques that are still missing (of n) could change it. Exact:
-    more critiques never alter outcome, kind and score; and prompt: it is None only while they
-    could.
+    more critiques never change outcome, kind and score. Prompt: it is None only while they could.
     """
     judged = sorted(judgements, key=lambda judgement: judgement.index)
     missing = n - len(judged)
@@ -51,8 +50,8 @@ def decide(judgements: Iterable[Judgement], *, n: int, k: int) -> Decision | Non
 
 
 def decide_by_majority(judgements: Iterable[Judgement], *, n: int) -> Decision | None:
-    """The label without meta-verification: the most frequent score of n critiques; of two equally
-    frequent ones the lower. None until all are judged. Undecided if half or more are unreadable.
+    """The label without meta-verification: the most frequent score of n critiques, or the lower of
+    two equally frequent ones. None until all are judged. Undecided if half or more are unreadable.
     """
     judged = sorted(judgements, key=lambda judgement: judgement.index)
     if len(judged) < n:

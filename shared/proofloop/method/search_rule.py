@@ -59,8 +59,8 @@ def candidate(proof_id: str, judgements: Iterable[Judgement]) -> Candidate:
 
 
 def best(pool: Iterable[Candidate], keep: int) -> list[Candidate]:
-    """The `keep` candidates of the highest score, the best first; of equals those that were written
-    first.
+    """The `keep` candidates of the highest score, the best first; among equals those that were
+    written first.
     """
     return sorted(pool, key=lambda each: _rank(each.score, each.proof_id))[:keep]
 
@@ -73,10 +73,9 @@ def _rank(score: float, proof_id: str) -> tuple[float, int, str]:
 def refinements(
     kept: Sequence[Candidate], analyses: int, rng: random.Random
 ) -> tuple[ParentProof, ...]:
-    """What is to be refined: each proof as often as it has critiques, at most `analyses` times,
-    with another each time.
-
-    Upheld issues come first, and where there are more of them than places it is drawn which.
+    """The refinements of a round: each proof once for each of its critiques, at most `analyses`
+    times. Critiques with upheld issues come first; chance decides which of them if there are too
+    many.
     """
     return tuple(
         ParentProof(proof_id=each.proof_id, critiques=(index,))
@@ -149,15 +148,15 @@ def certainly_kept(
 
 
 def best_so_far(pool: Iterable[Contender], *, n: int, keep: int) -> Iterator[Contender]:
-    """Of the `keep` proofs with the highest sums so far, those with all n critiques. Others may
+    """Those of the `keep` proofs with the highest sums so far that have all n critiques. Others may
     still outrank them.
     """
     return (each for each in heapq.nsmallest(keep, pool, Contender.lowest) if each.written >= n)
 
 
 def next_critiques(pool: Iterable[Contender], *, n: int, room: int) -> Iterator[str]:
-    """Of which proofs to ask for another critique, at most `room` in all: always of the one with
-    the highest possible sum, and of equals the one with most critiques.
+    """The proofs that get another critique, at most `room` critiques in all: always the one with
+    the highest possible sum, among equals the one with most critiques.
     """
     waiting = [(_need(each, n), each) for each in pool if each.takes_critique(n)]
     heapq.heapify(waiting)

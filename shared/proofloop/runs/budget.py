@@ -97,9 +97,7 @@ class Meter:
         return self._money_of(self.used())
 
     def over(self, more: ByRole = NOTHING) -> str:
-        """The first limit of the run file that is reached, with `more` spent too; empty if none
-        is.
-        """
+        """The first limit that is reached once `more` is spent too; empty if none is."""
         budget = self._spec.budget
         if budget == Budget():
             return ""
@@ -113,8 +111,8 @@ class Meter:
         return ""
 
     def expected(self, running: Mapping[ModelRole, int]) -> ByRole:
-        """The expected cost of so many messages of each role: a mean call each, at first one that
-        reaches max_tokens.
+        """The expected cost of so many messages of each role: a mean call each. Before the first
+        answer it is a call that reaches max_tokens.
         """
         used = self.used()
         return {

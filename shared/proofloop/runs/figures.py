@@ -190,8 +190,8 @@ def search_figures(store: Store, run_id: str, checker: Checker) -> tuple[Figure,
 
 
 def meta_verifier_accuracy(store: Store, run_id: str, checker: Checker | None) -> Figure:
-    """The share of readable meta-critiques with the right score: that of a given analysis is its
-    grade, that of others the checker's.
+    """The share of readable meta-critiques with the right score: the grade of a given analysis,
+    else the checker's score.
     """
     clusters = Clusters()
     for proof in proofs_of(store, run_id):

@@ -54,8 +54,8 @@ run hears of an answer.
 
 
 def critiques_at_once(spec: RunSpec, running: int) -> int:
-    """The most critiques that searches have in flight: enough for the verifier's messages, and for
-    more services if they keep `running` more.
+    """The most critiques that searches have in flight: enough for the verifier's messages in this
+    process, or for the `running` ones of several services.
     """
     return math.ceil(SPARE * max(in_work(spec, "verifier"), running))
 
@@ -101,8 +101,8 @@ def calls_at_once(engine: EngineSection) -> float:
 
 
 def endpoint_settings(engine: EngineSection) -> list[tuple[dict[str, Any], float]]:
-    """The settings of each and its share of the calls; of an engine without endpoint tables its
-    own, and 1.
+    """The settings of each endpoint and its share of the calls. An engine without endpoint tables
+    is its only endpoint.
     """
     found = engine.settings.get("endpoints")
     tables = (

@@ -37,12 +37,12 @@ def keep_portion(store: Store, run_id: str, number: int, cases: Iterable[GivenCa
 
 
 def keep_portions(store: Store, run_id: str, portions: Sequence[GivenPortion]) -> None:
-    """Store the portions that are missing. Raises ConfigError if the stored ones are others."""
+    """Store the portions that are missing. Raises ConfigError if the stored portions differ."""
     for number, (stored, now) in enumerate(zip(portions_of(store, run_id), portions, strict=False)):
         if stored != now:
             raise ConfigError(
-                f"portion {number} of run {run_id!r} holds other cases in the store",
-                "give the run another name: portions are only added",
+                f"the store has other cases for portion {number} of run {run_id!r}",
+                "give the run another name: stored portions cannot change",
             )
     kept = sum(1 for _ in store.list(keys.given_portions(run_id)))
     for number, portion in enumerate(portions[kept:], kept):
@@ -51,7 +51,7 @@ def keep_portions(store: Store, run_id: str, portions: Sequence[GivenPortion]) -
 
 def keep_given(store: Store, spec: RunSpec, cases: Sequence[GivenCase]) -> None:
     """Store the cases of the run's file that are not stored yet. Raises ConfigError if the stored
-    ones are others.
+    cases differ.
     """
     kept = sum(1 for _ in store.list(keys.given_portions(spec.name)))
     new = new_cases(store, spec, cases)
@@ -60,24 +60,24 @@ def keep_given(store: Store, spec: RunSpec, cases: Sequence[GivenCase]) -> None:
 
 
 def new_cases(store: Store, spec: RunSpec, now: Sequence[GivenCase]) -> Sequence[GivenCase]:
-    """The cases `now` of the run's file behind those in the store. Raises ConfigError unless the
-    file begins with the stored ones.
+    """The cases of the run's file (`now`) that follow the stored ones. Raises ConfigError unless
+    the file begins with the stored ones.
     """
     number = 0
     for number, stored in enumerate(cases_of(store, spec.name), 1):
         if number > len(now):
             kept = sum(1 for _ in cases_of(store, spec.name))
             raise ConfigError(
-                f"{spec.problems.given_file} gives {len(now)} cases, run {spec.name!r} has {kept}:"
-                " they may only grow",
+                f"{spec.problems.given_file} has {len(now)} cases, but run {spec.name!r} has"
+                f" {kept}: cases may only be added",
                 "put the missing rows back, raise or leave out [problems] count, or give the run"
                 " another name",
             )
         if _content(now[number - 1]) != _content(stored):
             origin = stored.given.origin if stored.given else f"case {number}"
             raise ConfigError(
-                f"{spec.problems.given_file} holds other cases than as run {spec.name!r} began,"
-                f" from {origin} on",
+                f"{spec.problems.given_file} differs from the file that run {spec.name!r} began"
+                f" with, from {origin} on",
                 "put the old rows back in their order and new ones behind them, or give the run"
                 " another name",
             )

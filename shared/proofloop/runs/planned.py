@@ -59,8 +59,8 @@ def first_proofs(spec: RunSpec, problem_id: str) -> Iterator[ProblemPosed]:
 
 
 def planned_proofs(spec: RunSpec, store: Store | None = None) -> int:
-    """The number of the run's proofs, before any search. Given cases are counted in the store,
-    without one in their file.
+    """The number of the run's proofs, before any search. Given cases are counted in the store, or
+    in their file if no store is given.
     """
     if not spec.problems.is_given:
         return count_problems(spec) * spec.problems.proofs_per_problem if _has_problems(spec) else 0

@@ -309,8 +309,8 @@ def _kept(store: Store, run_id: str) -> list[ProblemsDigest]:
 def _refuse_problems(spec: RunSpec, count: int, now: str, kept: ProblemsDigest) -> None:
     if kept.problems is not None and count < kept.problems:
         raise ConfigError(
-            f"{spec.problems.file} gives {count} problems, run {spec.name!r} has {kept.problems}:"
-            " they may only grow",
+            f"{spec.problems.file} has {count} problems, but run {spec.name!r} has {kept.problems}:"
+            " problems may only be added",
             "put the missing rows back, raise or leave out [problems] count, or give the run"
             " another name",
         )
@@ -320,8 +320,8 @@ def _refuse_problems(spec: RunSpec, count: int, now: str, kept: ProblemsDigest) 
         else "; with a split no row may be added, for the order is drawn anew"
     )
     raise ConfigError(
-        f"{spec.problems.file} holds other problems than as run {spec.name!r} began: digest {now},"
-        f" then {kept.digest}",
+        f"{spec.problems.file} differs from the file that run {spec.name!r} began with: its digest"
+        f" is {now}, and was {kept.digest}",
         "put the old rows back in their order and new ones behind them, or give the run another"
         f" name{where}",
     )

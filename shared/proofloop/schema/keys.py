@@ -216,8 +216,8 @@ def raw_answer(run_id: str, proof_id: str, answer: str, content_digest: str) -> 
 
 
 def tokens(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:
-    """Two workers that answered the same question at once keep two token objects; the record that
-    won names its own.
+    """If two workers answer the same request at once, both token objects are kept; the stored
+    record names its own.
     """
     return f"runs/{run_id}/proofs/{proof_id}/tokens/{answer}-{content_digest}.json"
 
@@ -269,7 +269,7 @@ def evaluation(run_id: str) -> str:
 
 
 def summary(run_id: str) -> str:
-    """Before and after of a run with training."""
+    """The figures of a run before and after training."""
     return f"runs/{run_id}/summary.json"
 
 
@@ -310,7 +310,7 @@ def usages(run_id: str) -> str:
 
 
 def times(run_id: str) -> str:
-    """The time that `run` has worked on the run, by process."""
+    """How long each process of `proofloop run` has worked on the run."""
     return f"runs/{run_id}/times/"
 
 

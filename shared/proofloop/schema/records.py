@@ -141,7 +141,7 @@ class RawAnswer(Record):
     """A model's answer before parsing.
 
     `text` is the final response, None if the record has it as `analysis`; `reasoning` is the
-    thinking. Of a longer one the middle is missing, `left_out` characters in all.
+    thinking. A longer answer lacks its middle: `left_out` characters.
     """
 
     text: str | None = ""

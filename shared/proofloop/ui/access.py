@@ -86,7 +86,7 @@ class Access:
 
     @property
     def is_open(self) -> bool:
-        """Whether only the users of this machine have access, all of them."""
+        """Whether all users of this machine have access without a login, and no others."""
         return self.token is None and not self.passwords and not self.header
 
     def person(self, request: Request) -> str | None:
@@ -108,7 +108,8 @@ def _passwords(lines: str) -> dict[str, str]:
         name, _, password = line.strip().partition(":")
         if not password or name_problem(name) or name in found:
             raise ConfigError(
-                f"PROOFLOOP_REVIEW_PASSWORDS: line {number} is not NAME:PASSWORD with a new name",
+                f"PROOFLOOP_REVIEW_PASSWORDS: line {number} is not NAME:PASSWORD, or repeats a"
+                " name",
                 "write a line for each person",
             )
         found[name] = password

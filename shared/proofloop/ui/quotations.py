@@ -117,7 +117,7 @@ def _pointers(analysis: str) -> Iterator[tuple[str, int]]:
 
 
 def plain(text: str) -> str:
-    """A text without what does not count when two texts are compared."""
+    """The text without the marks and spaces that do not count in a comparison."""
     return _LIGHT.sub("", text.translate(_QUOTATION_MARKS)).lower().strip(".,;:")
 
 

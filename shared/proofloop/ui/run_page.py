@@ -65,7 +65,7 @@ class CurriculumLine:
 
 
 def runs(site: Site, request: Request) -> Response:
-    """The runs of curricula stand with their curriculum, those of single calls in a list."""
+    """Lists the runs of a curriculum below it, and those of single calls in a list of their own."""
     curricula = list(_curricula(site))
     of_curricula = {run for line in curricula for run in line.runs}
     own = [name for name in site.runs() if name not in of_curricula]

@@ -215,10 +215,12 @@ def test_problems_may_be_appended_and_are_frozen_from_then_on(tmp_path: Path) ->
     create_run(store, of_file(file, ["a", "b", "c"]), resume=True)
     for others in (["a", "b", "d"], ["b", "a", "c"], ["a", "x", "b", "c"]):
         with pytest.raises(
-            ConfigError, match=r"holds other problems than as run .*\nhint: put the old rows"
+            ConfigError, match=r"differs from the file that run .*\nhint: put the old rows"
         ):
             create_run(store, of_file(file, others), resume=True)
-    with pytest.raises(ConfigError, match="gives 2 problems, run 'r1' has 3: they may only grow"):
+    with pytest.raises(
+        ConfigError, match="has 2 problems, but run 'r1' has 3: problems may only be added"
+    ):
         create_run(store, of_file(file, ["a", "b"]), resume=True)
     create_run(store, of_file(file, ["a", "b", "c", "d"]), resume=True)
 
@@ -228,7 +230,7 @@ def test_a_count_of_a_file_may_grow(tmp_path: Path) -> None:
     create_run(store, of_file(file, ["a", "b", "c"], count=1), resume=False)
     create_run(store, of_file(file, ["a", "b", "c"], count=2), resume=True)
     create_run(store, of_file(file, ["a", "b", "c"]), resume=True)
-    with pytest.raises(ConfigError, match="gives 2 problems, run 'r1' has 3"):
+    with pytest.raises(ConfigError, match="has 2 problems, but run 'r1' has 3"):
         create_run(store, of_file(file, ["a", "b", "c"], count=2), resume=True)
 
 

@@ -39,7 +39,7 @@ def test_each_way_to_log_in_closes_the_page(monkeypatch: pytest.MonkeyPatch) -> 
     ("settings", "problem"),
     [
         ({"PASSWORDS": "Emmy"}, "line 1 is not NAME:PASSWORD"),
-        ({"PASSWORDS": "Emmy:one\nEmmy:two"}, "line 2 is not NAME:PASSWORD with a new name"),
+        ({"PASSWORDS": "Emmy:one\nEmmy:two"}, "line 2 is not NAME:PASSWORD, or repeats a name"),
         ({"PASSWORDS": "labeler:one"}, "line 1 is not NAME:PASSWORD"),
         ({"USER_HEADER": "X-User"}, "belong together"),
         ({"PROXIES": "10.0.0.0/8"}, "belong together"),

@@ -96,7 +96,9 @@ class RunTasks:
         return [grade for history in self.histories.values() for grade in history]
 
     def may_grade(self, subject: Subject) -> bool:
-        """A critique; an undecided proof; a decided one in the sample, or with a grade."""
+        """Whether people may grade it: a critique, an undecided proof, or a decided proof that is
+        in the sample or has a grade.
+        """
         found = self.labels.get(subject.proof_id)
         if subject.critique is not None or (found and found.outcome == "undecided"):
             return True

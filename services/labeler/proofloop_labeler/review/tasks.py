@@ -1,8 +1,8 @@
 """The tasks of people who grade, and their order for each person.
 
-A task needs `overlap` people. Where the people are known, each task is assigned to so many of them,
-and comes first to those; the others may still take it. Tasks about one problem stay together, and
-each person begins with another problem.
+A task needs `overlap` people. If the people are known, each task is assigned to that many of them
+and comes first in their queues; others may still take it. Tasks about one problem stay together,
+and each person begins with another problem.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Queue:
         return [task for task in self.tasks if self.waits(task)]
 
     def after(self, subject: Subject | None) -> Task | None:
-        """The next task behind this one; behind the last, the first one that waits."""
+        """The next task after this one; after the last one, the first that waits."""
         subjects = [task.subject for task in self.tasks]
         place = subjects.index(subject) + 1 if subject in subjects else 0
         later = [*self.tasks[place:], *self.tasks[:place]]

@@ -53,7 +53,7 @@ class BestAnswer:
 
 def best_answers(store: Store, section: FineTuning, seed: int) -> list[BestAnswer]:
     """The answers with a reward of at least `keep`, by role, then in the order of runs, cases and
-    numbers; of each role those to at most `most` prompts, drawn by the seed.
+    numbers; for each role the answers to at most `most` prompts, drawn by the seed.
     """
     prompts: dict[ModelRole, dict[str, list[BestAnswer]]] = {
         role: defaultdict(list) for role in MODEL_ROLES

@@ -91,7 +91,7 @@ def read_template(name: str) -> str:
 
 
 def in_toml(text: str) -> str:
-    """The text as it stands between the quotes of a TOML string."""
+    """The text, escaped for the quotes of a TOML string."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 

@@ -49,7 +49,9 @@ class Replicas:
         return up[pick_replica(affinity, load, self._settings.load_factor)]
 
     async def prepare(self, version: str) -> None:
-        """Load a version on every available server. Raises EngineError if none has it then."""
+        """Load a version on every available server. Raises EngineError if no server has it
+        afterwards.
+        """
         name = self._settings.name_of(version)
         ready = [await _has(replica, name, version) for replica in await self._up()]
         if not any(ready):

@@ -139,8 +139,8 @@ OTHER_PROBLEM = "proof of another problem"
 def attacked(
     cases: Sequence[GivenCase], per_kind: int, checker: Checker | None = None
 ) -> Iterator[GivenCase]:
-    """Up to `per_kind` cases of each kind, after as many wrong proofs without a change. An exact
-    checker grades the results if it can; else the rule does: none is complete.
+    """Up to `per_kind` unchanged wrong proofs, then up to `per_kind` cases of each kind. An exact
+    checker grades the results if it can. Otherwise the rule does: no result is a complete proof.
     """
     right = [case for case in cases if case.graded and case.graded.score == 1.0]
     wrong = [case for case in cases if case.graded and case.graded.score == 0.0]

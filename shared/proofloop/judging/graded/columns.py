@@ -99,8 +99,8 @@ def parse_columns(options: Iterable[str]) -> dict[str, str]:
 
 
 def find_columns(cells: Iterable[str], named: Mapping[str, str]) -> dict[str, str]:
-    """The column of each thing that the file has. Raises ConfigError if a needed one is missing, or
-    a named one.
+    """The column of each content that the file has. Raises ConfigError if a required or named
+    column is missing.
     """
     columns = list(cells)
     is_exported = {"run", *EXPORTED.values()} <= set(columns)

@@ -19,8 +19,8 @@ FULL_MARKS = 7
 
 
 def pilot_rows(folder: Path) -> Iterator[dict[str, Any] | ConfigError]:
-    """One row for each graded proof, or the ConfigError of a missing one. Raises ConfigError for a
-    folder of something else.
+    """A row for each graded proof, or a ConfigError in its place if the proof is missing. Raises
+    ConfigError for another folder.
     """
     if not (folder / GRADES).is_file():
         raise ConfigError(

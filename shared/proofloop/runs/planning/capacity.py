@@ -262,8 +262,8 @@ def _up(number: float) -> int:
 @dataclass(frozen=True)
 class Observed:
     """The figures of a measured run: its habits, and the mean call of each role with calls.
-    `has_searched`: it has ended searches, which give `searched`. `tokens_by_problem`: those of all
-    calls.
+    `has_searched`: some of its searches have ended; `searched` comes from these.
+    `tokens_by_problem`: those of all calls.
     """
 
     habits: Habits

@@ -242,7 +242,9 @@ class RunningCalls:
 
 
 class Lease(Record):
-    """The calls of one process that others must not pay for until then, in seconds of Unix time."""
+    """The calls of one process, which others must not repeat before it ends, in seconds of Unix
+    time.
+    """
 
     holder: str
     until_s: float

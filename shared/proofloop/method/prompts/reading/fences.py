@@ -58,7 +58,7 @@ def blank_fences(text: str, keeps_inside: Callable[[str], bool] = lambda inside:
 
 
 def unwrap(text: str) -> str:
-    """The inside of a text that is one closed code fence as a whole; else the text."""
+    """The inside of a text that consists of one closed code fence; any other text unchanged."""
     closed = _closed(text)
     if len(closed) != 1 or text[: closed[0][0].start].strip() or text[closed[0][1].end :].strip():
         return text

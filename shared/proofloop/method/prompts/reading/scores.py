@@ -115,7 +115,7 @@ def _spelled(number: re.Match[str] | None) -> Spelled | None:
 
 
 def read_points(text: str, full_marks: int) -> float | None:
-    """The whole number from 0 to full marks that a text is, perhaps written `6.0`."""
+    """The points if the text is a whole number from 0 to full marks, such as `6` or `6.0`."""
     if not re.fullmatch(r"\d{1,3}(\.0+)?", text) or float(text) > full_marks:
         return None
     return float(text)
