@@ -38,8 +38,8 @@ class Proved:
 
 @dataclass(frozen=True)
 class Reviewed:
-    """A critique of a graded proof. `quality`: the checker's grade of its claims, or R_meta; None if
-    R_meta is unknown.
+    """A critique of a graded proof. `quality`: the checker's grade of its claims, or R_meta; None
+    if R_meta is unknown.
     """
 
     case: GradedProof
