@@ -38,7 +38,7 @@ from proofloop.errors import install_hint
 from proofloop.runs.create import create_run
 from proofloop.runs.dead_letters import DeadLetterRecord
 from proofloop.runs.labels import find_label
-from proofloop.runs.model_registry import MANIFEST, publish_folder
+from proofloop.runs.model_registry import MANIFEST, publish_folder, version_folder
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed, ProofReviewed, encode
 from proofloop.schema.records import Label, Proof
@@ -324,11 +324,12 @@ def test_a_damaged_checkpoint_is_refused_when_a_run_is_resumed(
     create_run(store, load_runspec(file), resume=False)
     for version in (keys.model(run, "generator", 1), keys.checkpoint(run, "generator", 1)):
         publish_folder(store, model_folder(tmp_path / "made" / version), version)
-    store.path(f"{keys.checkpoint(run, 'generator', 1)}/model.bin").write_bytes(b"damaged")
+    folder = version_folder(store, tmp_path, keys.checkpoint(run, "generator", 1))
+    (folder / "model.bin").write_bytes(b"damaged")
     before = files_in(tmp_path)
     check_is_refused(
         here(tmp_path)("run", "small.toml", "--resume"),
-        "checkpoints/generator/000001/model.bin has digest",
+        f"checkpoints/generator/000001/{folder.name}/model.bin has digest",
         "its manifest says",
     )
     assert files_in(tmp_path) == before
@@ -748,10 +749,10 @@ def test_versions_are_listed_promoted_and_rolled_back(copied: Path) -> None:
     back = call(copied, "models", "rollback", "verifier", "--run", "small")
     assert (back.code, back.out) == (0, f"verifier of small serves {one}\n")
     assert serving(copied) == one
-    store.path(f"{two}/model.bin").write_bytes(b"damaged")
+    (version_folder(store, copied, two) / "model.bin").write_bytes(b"damaged")
     check_is_refused(
         call(copied, "models", "promote", "verifier", two, "--run", "small"),
-        f"{two}/model.bin has digest",
+        "/model.bin has digest",
     )
     assert serving(copied) == one
 

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from proofloop.runs.model_registry import version_folder
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import LocalStore, get_record
@@ -256,7 +257,8 @@ def test_a_killed_curriculum_of_two_processes_goes_on_where_it_stood(tmp_path: P
             process.kill()
         first.stdout.read()
     assert first.returncode != 0
-    shutil.copytree(store.path(keys.checkpoint("two-1-verifier", "verifier", 1)), kept)
+    checkpoint = keys.checkpoint("two-1-verifier", "verifier", 1)
+    shutil.copytree(version_folder(store, tmp_path, checkpoint), kept)
     with launch(*command) as second:
         output, _ = second.communicate()
     assert second.returncode == 0, output[-3000:]

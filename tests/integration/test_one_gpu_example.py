@@ -21,6 +21,7 @@ from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec, load_curriculum
 from proofloop.curriculum.controller import iterate
 from proofloop.curriculum.status import manifests
+from proofloop.runs.model_registry import version_folder
 from proofloop.runs.spec import get_spec
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingBatch, TrainingStep
@@ -95,7 +96,9 @@ def first_step_from(folder: str, spec: CurriculumSpec, store: LocalStore) -> boo
     run = f"{spec.name}-1-enhanced"
     taken = get_record(store, keys.step(run, "verifier", 1), TrainingStep)
     settings = role_settings(get_spec(store, run), "verifier")
-    learner = GrpoLearner(store.path(folder), settings, spec.base / spec.start)
+    learner = GrpoLearner(
+        version_folder(store, store.root, folder), settings, spec.base / spec.start
+    )
     batch = get_record(store, keys.batch(run, "verifier", 0), TrainingBatch)
     return learner.step(batch).grad_norm == taken.figures["grad_norm"]
 

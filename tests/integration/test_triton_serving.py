@@ -29,6 +29,7 @@ from proofloop.engine.triton.contract import (
 )
 from proofloop.method.domains.nano import NanoDomain
 from proofloop.method.prompts import load_pack
+from proofloop.runs.model_registry import version_folder
 from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
 from proofloop_serving.engine import LocalEngine
@@ -287,14 +288,14 @@ def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(
 ) -> None:
     server.publish(SECOND, nano_base_folder(), tmp_path / "second")
     server.publish(BROKEN, nano_base_folder(), tmp_path / "third")
-    weights = server.store.path(BROKEN) / "model.safetensors"
+    weights = version_folder(server.store, tmp_path, BROKEN) / "model.safetensors"
     weights.chmod(0o644)
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     server.load(SECOND)
     with pytest.raises(
         InferenceServerException,
-        match=r"000003/model.safetensors has digest \w+, its manifest says",
+        match=r"000003/\w+/model.safetensors has digest \w+, its manifest says",
     ):
         server.load(BROKEN)
     with pytest.raises(InferenceServerException, match=r"no settings file .none\.yaml."):

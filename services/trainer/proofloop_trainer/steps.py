@@ -128,9 +128,9 @@ def publish_made(
 def drop_older(store: Store, newest: str) -> None:
     """Delete the checkpoints or versions in the folder of `newest` that are older than it."""
     siblings = store.list(f"{keys.folder_of(newest)}/")
-    for folder in {keys.folder_of(key) for key in siblings}:
-        if folder < newest:
-            store.delete_prefix(f"{folder}/")
+    for version in {keys.version_of(key) for key in siblings}:
+        if version < newest:
+            store.delete_prefix(f"{version}/")
 
 
 def _record(run: str, version: str, batch: TrainingBatch, report: StepReport) -> TrainingStep:

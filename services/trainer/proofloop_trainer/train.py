@@ -21,6 +21,11 @@ from proofloop.worker.tools import Tools
 from proofloop_trainer.fine_tuning.handler import check_fine_tuning
 from proofloop_trainer.role_training import RoleInTraining, role_settings
 
+RUNS_KEPT = 8
+"""The most runs in memory, with their labels and their models in training. The run without news for
+the longest time leaves; its next label reads it again from the store.
+"""
+
 
 class Trainer:
     """The trainer of one process. It handles one message at a time: run it with concurrency 1."""
@@ -32,13 +37,15 @@ class Trainer:
         """Count the label and take all steps that are due. A redelivered label announces the same
         versions again.
         """
-        run = self._runs.get(event.run_id)
+        run = self._runs.pop(event.run_id, None)
         if run is None:
             run = RunInTraining(event.run_id, tools)
             run.announced[event.proof_id] = [
                 learning.announcement(learning.steps) for learning in run.roles if learning.steps
             ]
-            self._runs[event.run_id] = run
+        self._runs[event.run_id] = run  # the newest stands last
+        if len(self._runs) > RUNS_KEPT:
+            self._runs.pop(next(iter(self._runs))).close()
         yield from run.announced.get(event.proof_id, ())
         label = get_record(tools.store, keys.label(event.run_id, event.proof_id), Label)
         run.uncounted.append(in_force(tools.store, label))
@@ -54,8 +61,7 @@ class Trainer:
     def close(self) -> None:
         """Free the models in training. A later label opens them again from their checkpoints."""
         for run in self._runs.values():
-            for learning in run.roles:
-                learning.close()
+            run.close()
 
 
 class RunInTraining:
@@ -75,6 +81,11 @@ class RunInTraining:
         """Labels that are not counted yet; first those in the store, which an earlier trainer
         received.
         """
+
+    def close(self) -> None:
+        """Free the models in training."""
+        for learning in self.roles:
+            learning.close()
 
     def add(self, label: Label) -> None:
         """Count a label. Once all proofs of a problem are labeled, offer the problem to all

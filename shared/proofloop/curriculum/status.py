@@ -185,8 +185,8 @@ def drop_unused(store: Store, spec: CurriculumSpec) -> None:
 
 def _drop(store: Store, run: str, kept: set[str | None]) -> None:
     for prefix in (keys.all_checkpoints(run), keys.all_models(run), keys.all_weights(run)):
-        for folder in {keys.folder_of(key) for key in store.list(prefix)} - kept:
-            store.delete_prefix(f"{folder}/")
+        for version in {keys.version_of(key) for key in store.list(prefix)} - kept:
+            store.delete_prefix(f"{version}/")
 
 
 class Status(Record):

@@ -3,17 +3,21 @@
 The served versions are an append-only log, so promotion, rollback and duplicate or late events are
 all safe.
 
-A version's name is the key prefix of its files in the store ("runs/demo/models/verifier/000003"),
-or any name that the engine knows.
+A version's name is its key prefix in the store ("runs/demo/models/verifier/000003"), or any name
+that the engine knows. Its files are in a folder below, which the first digits of the manifest's
+digest name. Two trainers that publish one version therefore never mix their files, and the manifest
+beside the folder decides: it is written last, by the first of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,11 +29,14 @@ from proofloop.store import LocalStore, Store, get_record
 
 MANIFEST = "manifest.json"
 """The version's list of files, written last. A version without it is incomplete and never
-served.
+served. The folder of the files holds a copy.
 """
 
 PUBLISHED = "published"
 """The prefix of the log reason for a version that the trainer published."""
+
+COPIES_KEPT = 4
+"""The most local copies of one role's versions in a run: the last used ones."""
 
 ROLLED_BACK = "rolled back after"
 """The prefix of the log reason for a rollback; the rest makes the reason unique."""
@@ -81,8 +88,8 @@ def _append(
 
 def published_versions(store: Store, run_id: str, name: str) -> list[str]:
     """The complete versions of a role, or of the one model of "all" roles, oldest first."""
-    listed = store.list(keys.models(run_id, name))
-    return [keys.folder_of(key) for key in listed if key.endswith(f"/{MANIFEST}")]
+    listed = list(store.list(keys.models(run_id, name)))
+    return [version for key in listed if key == f"{(version := keys.version_of(key))}/{MANIFEST}"]
 
 
 def newest_step(store: Store, run_id: str, name: str) -> int:
@@ -179,22 +186,29 @@ def _history(first: str, log: list[ServedVersion]) -> list[str]:
 
 
 def manifest_files(store: Store, version: str) -> dict[str, str]:
-    """The SHA-256 digests of a version's files by name, from its manifest. Raises NotFound,
-    CorruptObject.
+    """The SHA-256 digests of a version's files by name, from its manifest; with the manifest
+    itself. Raises NotFound, CorruptObject.
     """
+    data = store.get(f"{version}/{MANIFEST}")
     try:
-        manifest = json.loads(store.get(f"{version}/{MANIFEST}"))
-        return {str(entry["name"]): str(entry["sha256"]) for entry in manifest["files"]}
+        found = {str(entry["name"]): str(entry["sha256"]) for entry in json.loads(data)["files"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptObject(f"{version}/{MANIFEST} cannot be read: {error}") from error
+    return {**found, MANIFEST: hashlib.sha256(data).hexdigest()}
+
+
+def files_of(version: str, digest: str) -> str:
+    """The key of the folder with the files whose manifest has this digest."""
+    return f"{version}/{digest[:12]}"
 
 
 def verify_version(store: Store, version: str) -> None:
     """Compare all files with the manifest. Raises CorruptObject that names the first file that
     differs.
     """
-    for name, expected in manifest_files(store, version).items():
-        for _ in _verified(store, f"{version}/{name}", expected):
+    files = manifest_files(store, version)
+    for name, expected in files.items():
+        for _ in _verified(store, f"{files_of(version, files[MANIFEST])}/{name}", expected):
             pass
 
 
@@ -255,11 +269,22 @@ def version_folder(store: Store, cache: Path, version: str, base: Path = Path())
     if not version.startswith("runs/"):
         return named_folder(version, base)
     if isinstance(store, LocalStore):
-        return store.path(version)
+        return store.path(files_of(version, manifest_digest(store, version)))
     target = cache / version
     if not (target / MANIFEST).exists():
         _fetch(store, version, target)
+    with suppress(OSError):  # a read-only cache
+        os.utime(target)
+        _delete_old_copies(target.parent)
     return target
+
+
+def _delete_old_copies(folder: Path) -> None:
+    copies = [copy for copy in folder.iterdir() if (copy / MANIFEST).exists()]
+    copies.sort(key=lambda copy: copy.stat().st_mtime_ns, reverse=True)
+    for copy in copies[COPIES_KEPT:]:
+        with tempfile.TemporaryDirectory(prefix=f"{copy.name}.", dir=folder) as scratch:
+            copy.rename(Path(scratch, copy.name))  # it vanishes at once, then its files are deleted
 
 
 def _fetch(store: Store, version: str, target: Path) -> None:
@@ -270,10 +295,12 @@ def _fetch(store: Store, version: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
         whole = Path(scratch, target.name)
         whole.mkdir()
-        for name, expected in manifest_files(store, version).items():
+        files = manifest_files(store, version)
+        for name, expected in files.items():
             with (whole / name).open("wb") as file:
-                file.writelines(_verified(store, f"{version}/{name}", expected))
-        (whole / MANIFEST).write_bytes(store.get(f"{version}/{MANIFEST}"))
+                file.writelines(
+                    _verified(store, f"{files_of(version, files[MANIFEST])}/{name}", expected)
+                )
         try:
             whole.rename(target)
         except OSError:
@@ -286,13 +313,22 @@ def publish_folder(store: Store, folder: Path, version: str) -> str:
     `manifest_digest`.
     """
     if not store.exists(f"{version}/{MANIFEST}"):
-        store.delete_prefix(f"{version}/")  # the incomplete copy of a killed trainer
-        names = sorted(
-            path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST
-        )
-        for name in [*names, MANIFEST]:
-            store.put_if_absent(f"{version}/{name}", (folder / name).read_bytes(), durable=True)
-    return manifest_digest(store, version)
+        manifest = (folder / MANIFEST).read_bytes()
+        place = files_of(version, hashlib.sha256(manifest).hexdigest())
+        for path in sorted(folder.iterdir()):
+            if path.is_file():
+                store.put_if_absent(f"{place}/{path.name}", path.read_bytes(), durable=True)
+        store.put_if_absent(f"{version}/{MANIFEST}", manifest, durable=True)
+    digest = manifest_digest(store, version)
+    _delete_others(store, version, files_of(version, digest))
+    return digest
+
+
+def _delete_others(store: Store, version: str, place: str) -> None:
+    """Delete the files of trainers that were killed, or too late."""
+    folders = {keys.folder_of(key) for key in store.list(f"{version}/")}
+    for folder in folders - {version, place}:
+        store.delete_prefix(f"{folder}/")
 
 
 def manifest_digest(store: Store, version: str) -> str:

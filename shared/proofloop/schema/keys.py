@@ -456,9 +456,14 @@ def model(run_id: str, role: str, step: int) -> str:
     return f"{models(run_id, role)}{step:06d}"
 
 
+def version_of(key: str) -> str:
+    """The model version or checkpoint that a file belongs to, by the file's key."""
+    return "/".join(key.split("/")[:5])
+
+
 _NUMBERED = re.compile(
     rf"runs/(?P<run_id>{ID_PATTERN})/(?:batches|checkpoints|models|rounds|steps|weights)"
-    rf"/(?P<name>{ID_PATTERN})/(?P<number>\d+)(?:\.json|/[^/]+)?",
+    rf"/(?P<name>{ID_PATTERN})/(?P<number>\d+)(?:\.json|/.+)?",
     re.ASCII,
 )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import structlog
@@ -29,6 +30,11 @@ from proofloop.worker.calls.engine_trial import check_taken
 
 log = structlog.get_logger()
 
+IDLE_S = 24 * 3600.0
+"""An engine without a new call for so long is closed when another one opens. The longest call takes
+much less.
+"""
+
 FIRST_ANSWER_S = 600.0
 """How long the first answer of a model may take: it may still be loading."""
 
@@ -36,10 +42,13 @@ FIRST_ANSWER_S = 600.0
 class Engines:
     """Safe to share between threads. `close` ends them all."""
 
-    def __init__(self, store: Store, cache: Path) -> None:
-        self._store, self._cache = store, cache
+    def __init__(
+        self, store: Store, cache: Path, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store, self._cache, self._clock = store, cache, clock
         self._lock = threading.Lock()
         self._open: dict[str, Engine] = {}
+        self._used_s: dict[str, float] = {}
 
     def of(self, spec: RunSpec, role: ModelRole) -> Engine:
         """The engine of a role. Roles and runs with equal engines share one, unless their models
@@ -51,7 +60,9 @@ class Engines:
         if is_beside and not get_engine(section.kind).on_server:
             name += str(spec.base)
         with self._lock:
+            self._used_s[name] = self._clock()
             if name not in self._open:
+                self._close_idle()
                 try:
                     self._open[name] = open_engine(
                         section.kind,
@@ -66,6 +77,12 @@ class Engines:
                     )
                     raise ConfigError(problem, error.hint) from error.__cause__
             return self._open[name]
+
+    def _close_idle(self) -> None:
+        """Close the engines that runs of long ago described. The caller holds the lock."""
+        for name in [name for name in self._open if self._clock() - self._used_s[name] > IDLE_S]:
+            log.info("engine_closed", idle_s=round(self._clock() - self._used_s.pop(name)))
+            self._open.pop(name).close()
 
     def prepare(self, spec: RunSpec, role: ModelRole, version: str) -> None:
         """Make a version ready in the role's engine. Raises ConfigError."""

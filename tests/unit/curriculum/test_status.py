@@ -92,8 +92,8 @@ def test_finished_stages_keep_their_results_alone(tmp_path: Path):
     for run in runs:
         add_run(store, "c", run)
         for step in (1, 2):
-            files[f"{run} {step}"] = f"{keys.model(run, 'verifier', step)}/model.safetensors"
-        files[f"{run} checkpoint"] = f"{keys.checkpoint(run, 'verifier', 2)}/model.safetensors"
+            files[f"{run} {step}"] = f"{keys.model(run, 'verifier', step)}/0123456789ab/m.bin"
+        files[f"{run} checkpoint"] = f"{keys.checkpoint(run, 'verifier', 2)}/0123456789ab/m.bin"
     for key in files.values():
         store.put_if_absent(key, b"weights")
     refreshed = keys.model("c-1-enhanced-refresh-1", "verifier", 2)

@@ -15,15 +15,17 @@ import proofloop.engine.info
 from proofloop.api.drive import check_from_here
 from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.engine import BUILT_IN, find_engine, get_engine, installed_engines, open_engine
+from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.engine.info import EngineInfo
 from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.engine.settings import EngineSettings, MayChange, read_settings
 from proofloop.engine.simulated.engine import SimulatedEngine
 from proofloop.engine.triton.settings import TritonSettings
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, EngineError
+from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
-from proofloop.worker.engine_pool import Engines
+from proofloop.worker.engine_pool import IDLE_S, Engines
 from tests.builders import runspec
 from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, chunk, refuses, sends
 
@@ -352,3 +354,23 @@ def test_an_authority_that_is_not_here_is_named() -> None:
     assert "ca_file = '/none' cannot be read: No such file" in refusal(
         "triton", endpoints=["h:8001"], ca_file="/none"
     )
+
+
+def test_an_engine_without_calls_for_a_day_is_closed_when_another_opens(tmp_path: Path) -> None:
+    now = [0.0]
+    opened = Engines(LocalStore(tmp_path), tmp_path / "cache", lambda: now[0])
+    old, used, new = (
+        runspec(engine={"kind": "simulated", "settings": {"seed": seed}}) for seed in range(3)
+    )
+    closed = opened.of(old, "verifier")
+    kept = opened.of(used, "verifier")
+    now[0] = IDLE_S
+    assert opened.of(used, "verifier") is kept
+    now[0] += 1.0
+    opened.of(new, "verifier")
+    assert opened.of(used, "verifier") is kept
+    assert opened.of(old, "verifier") is not closed
+    question = GenerationRequest("id", "m-1", (ChatMessage("user", "Why?"),), Sampling(), 0)
+    with pytest.raises(EngineError, match="closed"):
+        closed.submit(question)
+    opened.close()

@@ -96,7 +96,7 @@ def test_a_version_can_be_named_by_its_number_and_the_first_one_promoted_again(
 def test_a_damaged_version_leaves_the_old_one_serving(store: LocalStore) -> None:
     deliver(store, V1)
     publish(store, Path(store.root.parent / "new"), V2)
-    store.path(f"{V2}/model.bin").write_bytes(b"damaged")
+    (version_folder(store, store.root, V2) / "model.bin").write_bytes(b"damaged")
     event = ModelPublished(run_id=RUN, role="verifier", version=V2, digest="d")
     with pytest.raises(CorruptObject, match=r"model\.bin has digest"):
         list(adopt(event, Tools(store, engine_for=lambda *_: pytest.fail("no engine is needed"))))
@@ -210,15 +210,20 @@ def test_an_unknown_or_unfinished_version_is_not_promoted(
     assert serving(store) == []
 
 
+def file_in(version: Path) -> Path:
+    (file,) = version.glob("*/model.bin")
+    return file
+
+
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
         (
-            lambda folder: (folder / "model.bin").write_bytes(b"weightz"),
+            lambda folder: file_in(folder).write_bytes(b"weightz"),
             "model.bin has digest .*, its manifest says",
         ),
-        (lambda folder: (folder / "model.bin").unlink(), "model.bin is missing"),
-        (lambda folder: (folder / "model.bin").write_bytes(b""), "model.bin is missing"),
+        (lambda folder: file_in(folder).unlink(), "model.bin is missing"),
+        (lambda folder: file_in(folder).write_bytes(b""), "model.bin is missing"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "manifest.json cannot be read"),
         (
             lambda folder: (folder / MANIFEST).write_text('{"files": [3]}'),
@@ -241,13 +246,45 @@ def test_a_damaged_version_is_refused(
 def test_publishing_resumes_and_never_changes_a_finished_version(
     store: LocalStore, tmp_path: Path
 ) -> None:
-    store.put_if_absent(f"{V1}/model.bin", b"half")
-    store.put_if_absent(f"{V1}/stray.bin", b"x")
+    store.put_if_absent(f"{V1}/0123456789ab/model.bin", b"half")
     first = publish_folder(store, model_folder(tmp_path / "a", b"one"), V1)
     again = publish_folder(store, model_folder(tmp_path / "b", b"two"), V1)
     assert first == again == hashlib.sha256((tmp_path / "a" / MANIFEST).read_bytes()).hexdigest()
-    assert store.get(f"{V1}/model.bin") == b"one"
-    assert not store.exists(f"{V1}/stray.bin")
+    folder = version_folder(store, tmp_path, V1)
+    assert (folder / "model.bin").read_bytes() == b"one"
+    assert {keys.folder_of(key) for key in store.list(f"{V1}/")} == {V1, f"{V1}/{folder.name}"}
+
+
+class Racing(LocalStore):
+    """Another trainer publishes the same version when this one writes `at`, or has just looked."""
+
+    def __init__(self, root: Path, at: str, other: Callable[[], object]) -> None:
+        super().__init__(root)
+        self._at, self._other = at, other
+
+    def exists(self, key: str) -> bool:
+        found = super().exists(key)
+        if self._at == "look":
+            self._other()
+        return found
+
+    def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+        if keys.name_of(key) == self._at:
+            self._other()
+        return super().put_if_absent(key, data, durable=durable)
+
+
+@pytest.mark.parametrize("at", ["look", "config", "model.bin", "manifest"])
+def test_of_two_trainers_that_publish_a_version_one_wins_whole(
+    store: LocalStore, tmp_path: Path, at: str
+) -> None:
+    mine, others = (model_folder(tmp_path / name, name.encode()) for name in ("mine", "other"))
+    racing = Racing(store.root, at, lambda: publish_folder(store, others, V1))
+    publish_folder(racing, mine, V1)
+    verify_version(store, V1)
+    folder = version_folder(store, tmp_path, V1)
+    assert (folder / "model.bin").read_bytes() == b"other"
+    assert [path.name for path in store.path(V1).iterdir() if path.is_dir()] == [folder.name]
 
 
 def test_a_published_version_that_comes_late_does_not_replace_a_later_one(
@@ -331,7 +368,8 @@ def test_one_thread_looks_for_all_which_version_serves_and_reads_one_line(
 def test_a_model_lies_in_the_store_or_beside_the_run_file(
     store: LocalStore, tmp_path: Path
 ) -> None:
-    assert version_folder(store, tmp_path / "cache", V1) == store.path(V1)
+    publish(store, tmp_path, V1)
+    assert version_folder(store, tmp_path / "cache", V1).parent == store.path(V1)
     assert version_folder(store, tmp_path / "cache", "mine", tmp_path) == tmp_path / "mine"
 
 
@@ -366,8 +404,21 @@ def test_a_fetched_version_is_there_whole_or_not_at_all(store: LocalStore, tmp_p
     assert list((cache / V1).parent.iterdir()) == []
     folder = version_folder(remote, cache, V1)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
-        path.name: path.read_bytes() for path in store.path(V1).iterdir()
+        path.name: path.read_bytes() for path in version_folder(store, cache, V1).iterdir()
     }
+
+
+def test_the_last_used_copies_of_versions_are_kept(store: LocalStore, tmp_path: Path) -> None:
+    versions = [keys.model(RUN, "verifier", step) for step in range(1, 8)]
+    publish(store, tmp_path, *versions)
+    remote: Any = Elsewhere(store, lambda key: None)
+    cache = tmp_path / "cache"
+    version_folder(remote, cache, versions[0])
+    for version in versions[1:]:
+        version_folder(remote, cache, version)
+        version_folder(remote, cache, versions[0])
+    kept = sorted(path.name for path in (cache / V1).parent.iterdir())
+    assert kept == ["000001", "000005", "000006", "000007"]
 
 
 def test_of_two_processes_that_fetch_a_version_the_first_one_s_stays(

@@ -113,7 +113,9 @@ def test_a_numbered_key_is_parsed_as_it_was_made(
 
 def test_a_file_of_a_version_is_parsed_as_the_version() -> None:
     version = keys.model("r", "verifier", 3)
-    assert keys.parse_numbered(f"{version}/model.safetensors") == keys.parse_numbered(version)
+    file = f"{version}/0123456789ab/model.safetensors"
+    assert keys.parse_numbered(file) == keys.parse_numbered(version)
+    assert keys.version_of(file) == keys.version_of(f"{version}/manifest.json") == version
 
 
 @pytest.mark.parametrize("name", ["nano-base", "/models/x", "runs/r/models/x", "../000003"])

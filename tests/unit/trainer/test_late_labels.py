@@ -9,7 +9,7 @@ from proofloop.schema.events import ProofLabeled
 from proofloop.schema.records import TrainingBatch
 from proofloop.store import LocalStore, put_record
 from proofloop.worker.tools import Tools
-from proofloop_trainer.train import Trainer
+from proofloop_trainer.train import RUNS_KEPT, Trainer
 from tests.builders import RUN, label, publish, runspec
 
 
@@ -34,3 +34,17 @@ def test_a_late_label_repeats_no_step_though_older_versions_were_deleted(tmp_pat
     put_record(store, keys.label(RUN, label().proof_id), label())
     announced = list(Trainer().train(ProofLabeled.of(label()), Tools(store, no_engine)))
     assert [event.version for event in announced] == [last]
+
+
+def test_a_trainer_keeps_few_runs_and_reads_another_again(tmp_path: Path) -> None:
+    store, trainer = LocalStore(tmp_path), Trainer()
+    tools = Tools(store, no_engine)
+    labels = [label(run_id=f"r{number}") for number in range(RUNS_KEPT + 2)]
+    for each in [*labels, labels[0]]:
+        spec = runspec(
+            name=each.run_id, labeling={"stop_early": False}, training={"verifier": {"steps": 2}}
+        )
+        store.put_if_absent(keys.run_spec(each.run_id), spec.model_dump_json().encode())
+        store.put_if_absent(keys.label(each.run_id, each.proof_id), each.model_dump_json().encode())
+        assert list(trainer.train(ProofLabeled.of(each), tools)) == []
+    assert [*trainer._runs] == [*(each.run_id for each in labels[3:]), "r0"]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from proofloop.errors import CorruptObject
-from proofloop.runs.model_registry import MANIFEST, verify_version
+from proofloop.runs.model_registry import MANIFEST, verify_version, version_folder
 from proofloop.schema import keys
 from proofloop.store import LocalStore
 from proofloop_serving.loading import load_model
@@ -41,9 +41,9 @@ def test_versions_are_served_in_the_precision_of_the_first_and_trained_in_32_bit
         assert {weight.dtype for weight in kept.values()} == {torch.float32}
         assert {weight.dtype for weight in served.values()} == {dtype}
         assert all(torch.equal(served[name], weight.to(dtype)) for name, weight in kept.items())
-        assert load_model(store.path(version)).model.dtype == dtype
+        assert load_model(version_folder(store, tmp_path, version)).model.dtype == dtype
         verify_version(store, version)
-        assert verify_checkpoint(store.path(version)).step == step + 1
+        assert verify_checkpoint(version_folder(store, tmp_path, version)).step == step + 1
 
 
 def test_a_step_goes_on_with_smaller_passes_and_only_the_newest_versions_are_left(tmp_path: Path):
@@ -57,7 +57,7 @@ def test_a_step_goes_on_with_smaller_passes_and_only_the_newest_versions_are_lef
         ).version
     drop_older(store, version)
     for folder in (keys.models("run", "verifier"), keys.checkpoints("run", "verifier")):
-        assert {key.split("/")[-2] for key in store.list(folder)} == {"000002"}
+        assert {keys.version_of(key)[-6:] for key in store.list(folder)} == {"000002"}
 
 
 def test_the_last_step_keeps_its_weights_before_its_version_is_complete(tmp_path: Path):
@@ -91,9 +91,10 @@ def test_weights_before_rounding_are_kept_whatever_was_killed_when(tmp_path: Pat
     expected = weights(store, checkpoint)
     assert any((weight != weight.bfloat16()).any() for weight in expected.values())
     # What a killed process left.
-    store.put_if_absent(f"{kept}/model.safetensors", b"half of a file")
+    store.put_if_absent(f"{kept}/0123456789ab/model.safetensors", b"half of a file")
+    folder = version_folder(store, tmp_path, checkpoint)
     for _ in range(2):
-        keep_weights(store, version, store.path(checkpoint), torch.bfloat16)
+        keep_weights(store, version, folder, torch.bfloat16)
         verify_version(store, kept)
         store.delete_prefix(f"{checkpoint}/")
     assert all(torch.equal(weight, expected[name]) for name, weight in weights(store, kept).items())
@@ -106,7 +107,7 @@ def test_a_damaged_checkpoint_gives_no_weights_to_go_on_from(tmp_path: Path):
     )
     learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
     version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first).version
-    checkpoint = store.path(keys.checkpoint("run", "verifier", 1))
+    checkpoint = version_folder(store, tmp_path, keys.checkpoint("run", "verifier", 1))
     file = checkpoint / "model.safetensors"
     data = file.read_bytes()
     file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -139,4 +140,4 @@ def test_a_model_that_was_made_is_not_made_again_for_its_version(
 
 
 def weights(store: LocalStore, version: str) -> dict[str, Tensor]:
-    return load_file(store.path(f"{version}/model.safetensors"))
+    return load_file(version_folder(store, store.root, version) / "model.safetensors")
