@@ -23,21 +23,26 @@ EXIT_CODES = (
 
 
 def sections() -> list[str]:
-    root = typer.main.get_command(app)
-    with root.make_context("proofloop", [], resilient_parsing=True) as context:
-        pages = list(_command(root, context))
+    pages = [
+        "\n\n".join(filter(None, _parts(context.command, context)))
+        for context in contexts()
+        if context.parent is None or not getattr(context.command, "commands", {})
+    ]
     return [*pages, f"## Exit codes\n\n{table(('code', 'meaning'), EXIT_CODES)}"]
 
 
-def _command(command: Any, context: Any) -> Iterator[str]:
-    """The section of a command, then those of its subcommands."""
-    subcommands = getattr(command, "commands", {})
-    if context.parent is None or not subcommands:
-        yield "\n\n".join(filter(None, _parts(command, context)))
-    for name in subcommands:
-        _, subcommand, _ = command.resolve_command(context, [name])
-        child = context.__class__(subcommand, info_name=name, parent=context)
-        yield from _command(subcommand, child)
+def contexts() -> Iterator[Any]:
+    """The context of each command, those of its subcommands after it."""
+    root = typer.main.get_command(app)
+    with root.make_context("proofloop", [], resilient_parsing=True) as context:
+        yield from _below(context)
+
+
+def _below(context: Any) -> Iterator[Any]:
+    yield context
+    for name in getattr(context.command, "commands", {}):
+        _, subcommand, _ = context.command.resolve_command(context, [name])
+        yield from _below(context.__class__(subcommand, info_name=name, parent=context))
 
 
 def _parts(command: Any, context: Any) -> Iterator[str]:

@@ -13,14 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-import typer
+from scripts.reference.commands import contexts
 from typer.testing import CliRunner
 
 from proofloop.bus import open_bus
@@ -648,6 +648,20 @@ def test_a_person_grades_what_a_run_left_undecided_and_every_look_at_it_says_so(
     )
 
 
+def test_a_report_replaces_an_earlier_one_and_no_other_file(copied: Path) -> None:
+    report = ("runs", "report", "small", "--out", "seen")
+    assert [call(copied, *report).code for _ in range(2)] == [0, 0]
+    (copied / "seen" / "summary.json").write_text("the figures of another run")
+    assert call(copied, *report).code == 0
+    assert not (copied / "seen" / "summary.json").exists()
+    for name in ("report.html", "summary.json"):
+        (copied / name).write_text("mine")
+        refused = call(copied, "runs", "report", "small", "--out", ".")
+        check_is_refused(refused, f"{name} exists and is not of a report", "--out")
+        assert (copied / name).read_text() == "mine"
+        (copied / name).unlink()
+
+
 def test_a_problem_is_proved_once_and_read_from_the_store_after_that(tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     file = run_file(tmp_path, settings=f'call_log = "{asked}"')
@@ -1052,22 +1066,13 @@ def test_help_of_every_command_names_its_arguments_and_options() -> None:
     """In this process: what is asked of is the tree of commands, not the start of an
     interpreter.
     """
-    root: Any = typer.main.get_command(app)
-    context = root.make_context("proofloop", [], resilient_parsing=True)
-    assert sorted(HELP) == sorted(names_in(root, context))
+    names = [context.command_path.partition(" ")[2] for context in contexts()]
+    assert sorted(HELP) == sorted(names)
     for command, words in HELP.items():
         result = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"})
         assert result.exit_code == 0
         missing = [word for word in words.split() if word.lower() not in result.output.lower()]
         assert not missing, (command, missing, result.output)
-
-
-def names_in(command: Any, context: Any, *path: str) -> Iterator[str]:
-    """A command, and those below it."""
-    yield " ".join(path)
-    for name in getattr(command, "commands", {}):
-        _, below, _ = command.resolve_command(context, [name])
-        yield from names_in(below, context, *path, name)
 
 
 def test_a_command_that_does_not_exist_is_exit_code_2_and_no_command_shows_the_help(

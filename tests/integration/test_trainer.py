@@ -160,7 +160,7 @@ def test_versions_are_published_whole_and_put_in_service(finished: FinishedRun) 
 
 def test_only_the_last_checkpoint_of_a_role_is_kept(finished: FinishedRun) -> None:
     for role, count in (("generator", 2), ("verifier", 1)):
-        kept = {key.rpartition("/")[0] for key in finished.store.list(keys.checkpoints(RUN, role))}
+        kept = {keys.version_of(key) for key in finished.store.list(keys.checkpoints(RUN, role))}
         assert kept == {keys.checkpoint(RUN, role, count)}
         verify_version(finished.store, keys.checkpoint(RUN, role, count))
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, ValidationError, model_validator
 
-from proofloop.config.row_files import read_rows
+from proofloop.config.row_files import lower_names, read_rows
 from proofloop.errors import ConfigError
 from proofloop.method.prompts import Prompt, PromptPack
 from proofloop.schema.records import ModelRole, Record, Verdict
@@ -78,6 +78,7 @@ def read_demonstrations(file: Path, pack: PromptPack) -> Iterator[Demonstration]
 
 
 def _read(row: Any, origin: str, pack: PromptPack) -> Demonstration:
+    row = lower_names(row) if isinstance(row, dict) else row
     kind = ChatRow if isinstance(row, dict) and "messages" in row else RoleRow
     try:
         found = kind.model_validate(row)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints, ValidationError
 
-from proofloop.config.row_files import read_rows
+from proofloop.config.row_files import lower_names, read_rows
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.method.domains.base import is_in_split
@@ -134,7 +134,7 @@ def _rows(file: Path, kind: type[Row]) -> Iterator[tuple[int, Row]]:
 
 def _read(row: Any, place: str, kind: type[Row]) -> Row:
     try:
-        return kind.model_validate(row)
+        return kind.model_validate(lower_names(row) if isinstance(row, dict) else row)
     except ValidationError as error:
         raise ConfigError(
             f"{place}: {first_problem(error)}", f"each row has {_fields(kind)}"

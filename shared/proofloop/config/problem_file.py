@@ -13,7 +13,7 @@ from typing import Any
 
 from proofloop.config.given_files import given_cases
 from proofloop.config.latex_in_json import command_at, find_undoubled, name_of
-from proofloop.config.row_files import DOUBLE_IT, holds_json, read_rows
+from proofloop.config.row_files import DOUBLE_IT, holds_json, lower_names, read_rows
 from proofloop.config.run_file import RunSpec
 from proofloop.config.run_file.problems import Problems
 from proofloop.errors import ConfigError
@@ -123,7 +123,8 @@ def count_problems(spec: RunSpec) -> int:
 def read_problems(file: Path) -> list[Problem]:
     """The problems of a JSON, JSONL, CSV, TSV or Parquet file. Raises ConfigError.
 
-    Each row has `question` or `problem`, and may have `problem_idx` or `id`, `answer`, `source`.
+    Each row has `question` or `problem`, and may have `problem_idx` or `id`, `answer`, `source`, in
+    upper or lower case.
     """
     rows, is_json = read_rows(file), holds_json(file)
     problems = [
@@ -156,6 +157,7 @@ def _problem(row: Any, place: str, is_json: bool) -> Problem:
         raise ConfigError(
             f"{place} is not an object", "write each row as an object with a `question`"
         )
+    row = lower_names(row)
     question = row.get("question") or row.get("problem")
     if not isinstance(question, str) or not question.strip():
         names = ", ".join(f"`{name}`" for name in row) or "none"

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ def each_row(file: Path) -> Iterator[Any]:
         yield from _read_table(_text_of(file), file)
     else:
         yield from _read_json(_text_of(file), file)
+
+
+def lower_names(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its names in lower case: `Question` is `question`. Names that differ only in
+    case stay as they are.
+    """
+    counts = Counter(name.lower() for name in row)
+    return {
+        name.lower() if counts[name.lower()] == 1 else name: value for name, value in row.items()
+    }
 
 
 def _text_of(file: Path) -> str:
@@ -108,7 +119,7 @@ def _check_is_row(text: str, lines: list[str], file: Path) -> None:
         whole = json.loads(text)
     except (ValueError, RecursionError):
         return
-    if len(lines) == 1 and not ROW.isdisjoint(whole):
+    if len(lines) == 1 and not ROW.isdisjoint(lower_names(whole)):
         return
     lists = [name for name, value in whole.items() if _is_list_of_rows(value)]
     problem = f"{file} is a JSON object, not a list"

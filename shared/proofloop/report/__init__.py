@@ -12,6 +12,7 @@ from proofloop.report.data import ReportData, read_report
 __all__ = [
     "CurriculumData",
     "ReportData",
+    "is_report",
     "read_curriculum",
     "read_report",
     "write_report",
@@ -26,6 +27,11 @@ def write_report(data: ReportData | CurriculumData, file: Path) -> None:
     from proofloop.report.page import render
 
     write_whole(render(data).encode("utf-8", "replace"), file)
+
+
+def is_report(file: Path) -> bool:
+    """Whether a file is a report of proofloop, which may be replaced."""
+    return file.is_file() and b'name="generator" content="proofloop"' in file.read_bytes()[:1000]
 
 
 def write_whole(data: bytes, file: Path) -> None:

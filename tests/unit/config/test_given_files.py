@@ -41,7 +41,7 @@ def test_a_table_s_empty_cell_is_no_grade(tmp_path: Path) -> None:
 
 
 def test_a_row_of_an_analysis_becomes_a_case(tmp_path: Path) -> None:
-    found = cases(tmp_path, row(analysis="A", quality=0), source="given_analyses")
+    found = cases(tmp_path, row(Analysis="A", QUALITY=0), source="given_analyses")
     given = Given(is_analysis=True, quality=0.0, by="expert", origin="rows.jsonl row 1")
     assert found == [GivenCase(question="Q", solution="S", analysis="A", given=given)]
 

@@ -53,6 +53,13 @@ def test_a_json_list_is_read(tmp_path: Path) -> None:
     assert read_problems(write(tmp_path, f"\n {json.dumps(ROWS, indent=2)}")) == PROBLEMS
 
 
+def test_names_are_read_in_any_case_unless_two_differ_only_in_case(tmp_path: Path) -> None:
+    rows = [{name.title(): value for name, value in row.items()} for row in ROWS]
+    assert read_problems(write(tmp_path, jsonl(rows))) == PROBLEMS
+    both = [{"Question": "No.", "question": "Yes?", "ID": "a"}]
+    assert read_problems(write(tmp_path, jsonl(both))) == [Problem(id="a", question="Yes?")]
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n  \n"])
 def test_jsonl_is_read_with_any_line_end_and_empty_lines(tmp_path: Path, end: str) -> None:
     assert read_problems(write(tmp_path, jsonl(ROWS).replace("\n", end))) == PROBLEMS

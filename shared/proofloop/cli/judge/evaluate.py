@@ -10,7 +10,7 @@ import typer
 
 from proofloop.api import Run
 from proofloop.cli.common import LocalOption, StoreOption, emit, stopping_on_signal
-from proofloop.cli.judge.runs import NOTHING_GIVEN, PlanOption
+from proofloop.cli.judge.runs import PlanOption
 from proofloop.cli.plan.output import print_run
 from proofloop.cli.progress import ProgressLine
 from proofloop.config.run_file import RunSpec, read_fields
@@ -79,7 +79,7 @@ def evaluate(
 
 
 def _estimate(spec: RunSpec) -> RunEstimate:
-    return estimate(spec, None, Habits(attempts=1.0), {}, NOTHING_GIVEN)
+    return estimate(spec, None, Habits(attempts=1.0), {})
 
 
 def _print(found: list[CategoryFigures], run: str, *, as_json: bool) -> None:

@@ -37,21 +37,11 @@ from proofloop.method.domains import find_domain
 from proofloop.method.prompts import load_pack
 from proofloop.runs.costs import Spent, costs
 from proofloop.runs.planning.capacity import Habits
-from proofloop.runs.planning.estimate import Given, RunEstimate, estimate
+from proofloop.runs.planning.estimate import RunEstimate, estimate
 from proofloop.runs.progress import RunProgress
 from proofloop.schema.given import GivenCase
 from proofloop.schema.ids import check_id
 from proofloop.store import Store
-
-NOTHING_GIVEN: Given = {
-    "--answer-tokens": {},
-    "--prompt-tokens": {},
-    "--tokens-per-second": {},
-    "--streams": {},
-    "--call-seconds": {},
-    "--issue-share": {},
-}
-"""The options of `proofloop plan`, which these commands do not have."""
 
 PlanOption = Annotated[
     bool, typer.Option("--plan", help="Estimate calls, tokens, time and money, and stop.")
@@ -113,7 +103,7 @@ def estimate_run(spec: RunSpec, data: Path, cases: Sequence[GivenCase]) -> RunEs
     """The estimate for judging these proofs."""
     as_file = spec.model_copy(update={"problems": Problems(given_proofs=data)})
     habits = Habits(attempts=1.0, critiqued=1.0, judged=0.5, assessed=1.0, searched=0.0)
-    return estimate(as_file, None, habits, {}, NOTHING_GIVEN, cases)
+    return estimate(as_file, None, habits, {}, cases=cases)
 
 
 def judge_run(

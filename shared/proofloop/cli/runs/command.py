@@ -25,6 +25,7 @@ from proofloop.cli.runs.steps import steps
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.config.run_file import EnginePrices, Prices, load_prices
 from proofloop.curriculum.status import find_curriculum, runs_of, stage_of
+from proofloop.errors import ConfigError
 from proofloop.pipeline.evaluation import find_summary
 from proofloop.runs.costs import Costs, Spent, costs
 from proofloop.store import Store
@@ -53,7 +54,9 @@ def report(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", help="Folder for report.html and summary.json; - prints report.html only."
+            "--out",
+            help="Folder for report.html and summary.json; a report there is replaced. - prints"
+            " report.html only.",
         ),
     ] = Path("report"),
     store: StoreOption = None,
@@ -71,11 +74,25 @@ def report(
     if out == Path("-"):
         print(render(found))
         return
+    page, figures = out / "report.html", out / "summary.json"
+    _check_replaceable(page, figures)
     out.mkdir(parents=True, exist_ok=True)
+    figures.unlink(missing_ok=True)  # of another run
     if summary:
-        (out / "summary.json").write_text(summary + "\n", "utf-8")
-    write_report(found, out / "report.html")
-    print(out / "report.html")
+        figures.write_text(summary + "\n", "utf-8")
+    write_report(found, page)
+    print(page)
+
+
+def _check_replaceable(page: Path, figures: Path) -> None:
+    """Raise ConfigError if one of the files is not of an earlier report."""
+    from proofloop.report import is_report
+
+    foreign = page if page.exists() else figures
+    if foreign.exists() and not is_report(page):
+        raise ConfigError(
+            f"{foreign} exists and is not of a report", "name another folder with --out"
+        )
 
 
 def _report_of(data: Store, run: str) -> tuple[ReportData | CurriculumData, str | None]:

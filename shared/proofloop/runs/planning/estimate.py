@@ -8,6 +8,7 @@ follow from its means and the spread between its problems.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
@@ -111,7 +112,9 @@ class _Totals:
 
 
 Given = Mapping[str, Mapping[str, float]]
-"""The command's options, by role."""
+"""The options of `proofloop plan` by name, each by role."""
+
+NO_OPTIONS: Given = {}
 
 
 def estimate(
@@ -119,7 +122,7 @@ def estimate(
     measured: Observed | None,
     habits: Habits,
     served: Mapping[ModelRole, Served],
-    given: Given,
+    given: Given = NO_OPTIONS,
     cases: Sequence[GivenCase] | None = None,
 ) -> RunEstimate:
     """The run's range. Raises ConfigError if its problems cannot be read.
@@ -127,6 +130,7 @@ def estimate(
     `habits` and `served` are the means of an earlier run if it was `measured`; else only the fields
     in `given` count. `cases`: the given proofs, if they do not come from the run's file.
     """
+    given = defaultdict[str, Mapping[str, float]](dict, given)
     if cases is None:
         cases = given_cases(spec)
         questions = [problem.question for problem in problems_of(spec)]
@@ -221,7 +225,7 @@ def _guessed(
     habits: Habits,
     given: Given,
 ) -> list[_End]:
-    rule, issues = spec.labeling, given.get("--issue-share", {}).get("all")
+    rule, issues = spec.labeling, given["--issue-share"].get("all")
     few = Habits(
         attempts=1.0,
         critiqued=FEW_CRITIQUES if rule.stop_early and not _are_graded(cases) else 1.0,
