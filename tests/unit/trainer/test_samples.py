@@ -315,7 +315,7 @@ def test_a_critique_of_unknown_quality_trains_only_where_the_reward_ignores_it(
     assert critique_rewards(store, labels, reward={"meta": False}) == [[1.0, 0.0, 1.0]]
 
 
-def test_a_proof_whose_self_evaluation_was_not_judged_trains_only_where_the_reward_ignores_it(
+def test_a_proof_of_unknown_self_quality_trains_only_where_it_does_not_count(
     store: LocalStore,
 ) -> None:
     labels = [add_proof(store, 0, valid(1.0)), add_proof(store, 1, valid(1.0), self_quality=None)]
