@@ -148,7 +148,7 @@ def test_the_phrases_are_those_of_the_sample_answers(tmp_path: Path) -> None:
         ),
         (
             ("proof_generation", "## Self", "The self"),
-            "shows no heading like '## Solution' above it, for the solution",
+            "shows no heading of the solution above '## Solution'",
         ),
         (
             ("proof_generation", "## ", ""),

@@ -54,8 +54,8 @@ class Offer:
 
 @dataclass(frozen=True)
 class LabelSummary:
-    """The part of a label that stays in memory. The labels with the lowest lots are the random
-    sample, the same in every process.
+    """The part of a label that stays in memory. Lots are random numbers: the labels with the lowest
+    ones are the sample, the same in every process.
     """
 
     proof_id: str

@@ -56,7 +56,7 @@ TokensPerSecondOption = Annotated[
     ),
 ]
 StreamsOption = Annotated[
-    _ByRole, typer.Option(help="Calls in flight at a replica at that rate; default: 64.")
+    _ByRole, typer.Option(help="Calls in flight at a fully loaded replica; default: 64.")
 ]
 GpusOption = Annotated[_ByRole, typer.Option(help="GPUs of a replica; default: 1.")]
 GpuHourOption = Annotated[float, typer.Option(min=0, max=MOST, help="Price of a GPU for an hour.")]
@@ -83,7 +83,7 @@ IssueShareOption = Annotated[
     ),
 ]
 BusyOption = Annotated[
-    float, typer.Option(min=0.05, max=1, help="Share of the time that replicas are busy.")
+    float, typer.Option(min=0.05, max=1, help="Intended share of busy time of the replicas.")
 ]
 ConcurrencyOption = Annotated[
     _ByRole,
@@ -94,7 +94,7 @@ ConcurrencyOption = Annotated[
 BacklogOption = Annotated[
     float,
     typer.Option(
-        min=0.1, max=MOST, help="Messages for each slot at which KEDA starts another pod."
+        min=0.1, max=MOST, help="How many messages for each slot make KEDA start another pod."
     ),
 ]
 ValuesOption = Annotated[

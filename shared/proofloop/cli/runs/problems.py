@@ -53,7 +53,9 @@ def problems(
     ] = "",
     costs: Annotated[
         bool,
-        typer.Option("--costs", help="Count all calls of all proofs; each answer is read once."),
+        typer.Option(
+            "--costs", help="Count all calls of all proofs, which reads each answer once."
+        ),
     ] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="The most rows.")] = 1000,
     store: StoreOption = None,

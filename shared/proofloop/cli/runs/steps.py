@@ -56,8 +56,8 @@ def steps(
     The table has the main figures, --json all of them. clipped: share of tokens with a clipped
     gradient. off policy: share of answers dropped by the mask. length: mean tokens of an answer.
     cut off: share of answers that reached max_tokens. no signal: groups with equal rewards, of all
-    groups. tokens/s: trained tokens a second, without sampling. docs/how-to/train.md explains all
-    figures.
+    groups. tokens/s: trained tokens a second, without sampling. docs/how-to/train.md explains the
+    others.
     """
     data = open_store(store, must_exist=True)
     found = _choose(_all_steps(data, run), run, stage)

@@ -114,7 +114,7 @@ def to_ours(template: str, name: str) -> str:
     except ValueError as error:
         raise ConfigError(
             f"template {name} cannot be read: {error}",
-            "literal braces are doubled, as for str.format",
+            "double each literal brace, as for str.format",
         ) from error
     ours = "".join(pieces)
     if found_placeholders(ours) != fields:

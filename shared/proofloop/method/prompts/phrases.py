@@ -99,7 +99,7 @@ def _find_proof(template: str) -> tuple[str, str, str, str]:
     above = [heading for heading in before if _level(heading) == level]
     if not above:
         raise LookupError(
-            f"template proof_generation shows no heading like {own!r} above it, for the solution"
+            f"template proof_generation shows no heading of the solution above {own!r}"
         )
     return above[-1], own, intro, score
 

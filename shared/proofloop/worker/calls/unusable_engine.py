@@ -16,8 +16,8 @@ class UnusableEnginePolicy(Protocol):
     """Decides about the message whose call met an unusable engine."""
 
     def decide(self, problem: str, error: EngineError, *, has_taken_any: bool) -> None:
-        """Raise Reject to give up the message; stop and return to have it retried elsewhere.
-        `has_taken_any`: an engine of this process has taken a call.
+        """Raise Reject to give up the message. To have it retried elsewhere, stop the process and
+        return. `has_taken_any`: an engine of this process has taken a call.
         """
         ...
 
