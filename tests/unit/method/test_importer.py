@@ -245,7 +245,7 @@ def test_other_statements_and_odd_backslashes_do_not_disturb(tmp_path: Path) -> 
         (official(proof_generation='"{question:>9}"'), "placeholder 'question' has a format"),
         (
             official(proof_generation='"{question} \\\\boxed{1"'),
-            r"template proof_generation cannot be read: .*\nhint: literal braces",
+            r"template proof_generation cannot be read: .*\nhint: double each literal brace",
         ),
         (
             official(proof_generation='"{question} \\ud83d"'),
