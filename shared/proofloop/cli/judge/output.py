@@ -46,7 +46,7 @@ def print_attacks(judged: Sequence[Judged], read: GradedProofs, *, as_json: bool
         emit(
             list(attack_rows(attacks)), as_json=False, title=f"{found['run_id']}: accepted attacks"
         )
-        title = "attacks on fences and parsing that succeed before any model is asked"
+        title = "attacks on fences and parsing that succeed without a model call"
         title += "" if found["fenced"] else " (this prompt pack has no fences)"
         emit(found["on_parser"], as_json=False, title=title)
 
