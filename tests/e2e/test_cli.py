@@ -307,7 +307,7 @@ def test_a_missing_or_damaged_model_is_refused_and_nothing_is_written(
         )
         (tmp_path / f"{name}.toml").write_text(text)
     missing, damaged = (here(tmp_path)("run", f"{name}.toml") for name in ("missing", "damaged"))
-    check_is_refused(missing, "no-such-model", "has no config.json", "[models]")
+    check_is_refused(missing, "no-such-model", "config.json is missing", "[models]")
     check_is_refused(damaged, "broken", "cannot be loaded", "[models]")
     assert list(LocalStore(tmp_path / "data").list("runs/")) == []
     assert list(LocalStore(tmp_path / "data").list("specs/")) == []

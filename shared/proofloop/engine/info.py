@@ -36,6 +36,9 @@ class EngineInfo:
     needs_model_names: bool = True
     """[models] must name each role's model. False for an engine that serves "nano-base"."""
 
+    loads_folders: bool = False
+    """Its models are folders in Hugging Face format: they are looked for before it is opened."""
+
     serves_new_versions: bool = True
     """It can serve the versions that training publishes."""
 

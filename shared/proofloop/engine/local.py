@@ -55,6 +55,7 @@ ENGINE = EngineInfo(
     open=_open,
     settings=LocalSettings,
     needs_model_names=False,
+    loads_folders=True,
     requires=("proofloop_serving", "torch"),
     part="serving",
 )

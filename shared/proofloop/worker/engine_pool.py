@@ -21,9 +21,9 @@ from proofloop.engine.base import (
     prepare,
 )
 from proofloop.engine.endpoints import endpoint_engines
-from proofloop.errors import CallRefused, ConfigError, EngineError
+from proofloop.errors import CallRefused, ConfigError, EngineError, NotFound
 from proofloop.method.prompts import PromptPack, load_pack
-from proofloop.runs.model_registry import is_beside_run_file, version_folder
+from proofloop.runs.model_registry import is_beside_run_file, require_model, version_folder
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Sampling
 from proofloop.store import Store
 from proofloop.worker.calls.engine_trial import check_taken
@@ -106,6 +106,8 @@ class Engines:
         model in training whose answers have no tokens. Some endpoints may be unavailable, but not
         all.
         """
+        for role in roles:
+            self._check_folder(spec, role)
         asked = set[tuple[int, str]]()
         for role in roles:
             engine, version = self.of(spec, role), spec.model_of(role)
@@ -116,6 +118,21 @@ class Engines:
         for role in roles:
             for endpoint in endpoint_engines(self.of(spec, role)):
                 _check_takes_calls(endpoint, spec, pack, role)
+
+    def _check_folder(self, spec: RunSpec, role: ModelRole) -> None:
+        """Raise ConfigError if the model's folder is missing: importing torch takes seconds."""
+        version = spec.model_of(role)
+        if not get_engine(spec.engine.of(role).kind).loads_folders:
+            return
+        try:
+            require_model(version_folder(self._store, self._cache, version, spec.base))
+        except NotFound as error:
+            raise ConfigError(
+                f"[models] {role}: the store {self._store} has no version {version!r}",
+                "see `proofloop models list`",
+            ) from error
+        except ConfigError as error:
+            raise ConfigError(f"[models] {role}: {error.problem}", error.hint) from error
 
     def _check_answers(self, spec: RunSpec, role: ModelRole, patience_s: float) -> None:
         endpoints = endpoint_engines(self.of(spec, role))

@@ -23,7 +23,7 @@ from proofloop.engine.settings import EngineSettings, MayChange, read_settings
 from proofloop.engine.simulated.engine import SimulatedEngine
 from proofloop.engine.triton.settings import TritonSettings
 from proofloop.errors import ConfigError, EngineError
-from proofloop.schema.records import Sampling
+from proofloop.schema.records import MODEL_ROLES, Sampling
 from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import IDLE_S, Engines
 from tests.builders import runspec
@@ -374,3 +374,19 @@ def test_an_engine_without_calls_for_a_day_is_closed_when_another_opens(tmp_path
     with pytest.raises(EngineError, match="closed"):
         closed.submit(question)
     opened.close()
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("no-such-model", r"\[models\] generator: no model in .*no-such-model: config.json"),
+        ("runs/r/models/all/000009", r"the store .* has no version 'runs/r/models/all/000009'"),
+    ],
+)
+def test_a_missing_model_folder_is_named_before_the_engine_is_opened(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch, model: str, problem: str
+) -> None:
+    monkeypatch.setattr(engines, "of", lambda *_: pytest.fail("opened"))
+    models = dict.fromkeys(MODEL_ROLES, model)
+    with pytest.raises(ConfigError, match=problem):
+        engines.check(runspec(engine={"kind": "local"}, models=models))
