@@ -115,7 +115,7 @@ SMALL = Plan(
     latency_s=0.1,
     kill_every_s=2.0,
     store_away_s=5.0,
-    limit_s=150.0,
+    limit_s=900.0,
 )
 """Few proofs wait at once, so that the run lasts until the last outage."""
 ON_TRITON = Plan(

@@ -104,7 +104,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.close_connection = True
         self.connection.shutdown(socket.SHUT_RDWR)
 
-    def stall_until_client_leaves(self, longest_s: float = 10.0) -> None:
+    def stall_until_client_leaves(self, longest_s: float = 120.0) -> None:
         readable, _, _ = select.select([self.connection], [], [], longest_s)
         self.close_connection = True
         if readable and not self.connection.recv(1, socket.MSG_PEEK):

@@ -35,7 +35,7 @@ def ask(seed: int = 1) -> GenerationRequest:
 
 def fails_with(engine: OpenAIEngine) -> EngineError:
     with pytest.raises(EngineError) as caught:
-        engine.submit(ask()).result(20)
+        engine.submit(ask()).result(60)
     return caught.value
 
 
@@ -128,7 +128,7 @@ def test_a_proxy_that_the_server_is_exempt_from_does_not_matter(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", exempt)
-    assert connect(serve(answers("Direct."))).submit(ask()).result(10).text == "Direct."
+    assert connect(serve(answers("Direct."))).submit(ask()).result(60).text == "Direct."
 
 
 @pytest.mark.usefixtures("without_proxies")
@@ -136,7 +136,7 @@ def test_an_exempt_IPv6_address_beside_a_direct_server_does_not_matter(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "[::1]")
-    assert connect(serve(answers("Direct."))).submit(ask()).result(10).text == "Direct."
+    assert connect(serve(answers("Direct."))).submit(ask()).result(60).text == "Direct."
 
 
 @pytest.mark.usefixtures("without_proxies")
@@ -146,7 +146,7 @@ def test_a_proxy_is_asked_where_there_is_one(
     proxy = serve(answers("By way of the proxy."))
     monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1"))
     engine = connect(serve(), base_url="http://model-server.example/v1")
-    assert engine.submit(ask()).result(10).text == "By way of the proxy."
+    assert engine.submit(ask()).result(60).text == "By way of the proxy."
     assert proxy.received[0].headers["host"] == "model-server.example"
 
 
@@ -242,7 +242,7 @@ def test_a_SOCKS_proxy_gets_the_name_of_the_server(
     with socks5(server.base_url) as proxy:
         monkeypatch.setenv("ALL_PROXY", f"{scheme}://me:p%40ss@{proxy.address}")
         engine = connect(server, base_url="http://model-server.example/v1")
-        assert engine.submit(ask()).result(10).text == "By way of SOCKS."
+        assert engine.submit(ask()).result(60).text == "By way of SOCKS."
         assert proxy.asked_for == [b"model-server.example"]
 
 
@@ -289,7 +289,7 @@ def test_a_proxy_gets_its_user_and_password(
     monkeypatch.setenv("HTTP_PROXY", f"http://me:p%40ss@127.0.0.1:{port}")
     engine = connect(serve(), base_url="http://model-server.example/v1", api_key="sk-1")
     for seed in range(2):  # the second uses the same connection
-        engine.submit(ask(seed)).result(10)
+        engine.submit(ask(seed)).result(60)
     expected = "Basic " + base64.b64encode(b"me:p@ss").decode()
     assert [each.headers["proxy-authorization"] for each in proxy.received] == [expected] * 2
     assert [each.headers["authorization"] for each in proxy.received] == ["Bearer sk-1"] * 2
@@ -354,7 +354,7 @@ def test_a_private_authority_is_trusted_on_every_way(
         proxies = {"direct": "", "tunnel": proxy, "SOCKS": f"socks5://me:p%40ss@{socks.address}"}
         monkeypatch.setenv("ALL_PROXY", proxies[way])
         engine = connect(secure_server)
-        answered = [engine.submit(ask(seed)).result(10).text for seed in range(2)]
+        answered = [engine.submit(ask(seed)).result(60).text for seed in range(2)]
         engine.close()
     assert answered == ["Over TLS.", "Over TLS."]
 
@@ -411,7 +411,7 @@ def test_of_many_calls_that_begin_together_each_has_its_time_to_connect(
     serve: Serve, connect: Connect, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server takes one connection after the other, and longer for all than the timeout."""
-    monkeypatch.setattr("proofloop.engine.openai.sockets.CONNECTING", 16)
+    monkeypatch.setattr("proofloop.engine.openai.sockets.CONNECTING", 1)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
     server = serve(answers())
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -421,15 +421,15 @@ def test_of_many_calls_that_begin_together_each_has_its_time_to_connect(
 
     def slowly() -> tuple[socket.socket, Any]:
         client, address = accept()
-        time.sleep(0.02)
+        time.sleep(0.25)
         return context.wrap_socket(client, server_side=True), address
 
     monkeypatch.setattr(listener, "get_request", slowly)
     url = server.base_url.replace("http://127.0.0.1", "https://localhost")
-    settings = {"base_url": url, "connect_timeout_s": 2.0, "max_attempts": 1}
+    settings = {"base_url": url, "connect_timeout_s": 3.0, "max_attempts": 1}
     engine = connect(server, max_concurrency=256, idle_timeout_s=60, **settings)
-    calls = [engine.submit(ask(seed)) for seed in range(160)]
-    assert [call.result(60).text for call in calls] == ["It holds."] * 160
+    calls = [engine.submit(ask(seed)) for seed in range(14)]
+    assert [call.result(60).text for call in calls] == ["It holds."] * 14
 
 
 def test_a_server_that_speaks_no_TLS_is_unreachable(serve: Serve, connect: Connect) -> None:
@@ -450,7 +450,7 @@ def test_cookies_bind_no_later_call(serve: Serve, connect: Connect) -> None:
     server = serve(script)
     engine = connect(server)
     for seed in range(2):
-        engine.submit(ask(seed)).result(10)
+        engine.submit(ask(seed)).result(60)
     assert ["cookie" in each.headers for each in server.received] == [False, False]
 
 

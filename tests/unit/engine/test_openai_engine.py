@@ -33,7 +33,7 @@ def ask(seed: int = 1, sampling: Sampling = SHORT) -> GenerationRequest:
 
 def fails_with(engine: OpenAIEngine) -> EngineError:
     with pytest.raises(EngineError) as caught:
-        engine.submit(ask()).result(20)
+        engine.submit(ask()).result(60)
     return caught.value
 
 
@@ -42,7 +42,7 @@ def fails_with(engine: OpenAIEngine) -> EngineError:
 
 
 def test_an_answer_is_gathered_from_its_pieces(serve: Serve, connect: Connect) -> None:
-    generation = connect(serve(answers("It holds by induction."))).submit(ask()).result(10)
+    generation = connect(serve(answers("It holds by induction."))).submit(ask()).result(60)
     assert generation.text == "It holds by induction."
     assert (generation.finish_reason, generation.model_version) == ("stop", "prover-7")
     assert (generation.prompt_tokens, generation.completion_tokens) == (7, 3)
@@ -55,7 +55,7 @@ def test_the_request_carries_the_sampling_and_asks_for_usage(
 ) -> None:
     server = serve(answers())
     sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=12)
-    connect(server, extra_body={"top_k": -1}).submit(ask(5, sampling)).result(10)
+    connect(server, extra_body={"top_k": -1}).submit(ask(5, sampling)).result(60)
     assert server.received[0].body == {
         "model": "prover-7",
         "messages": [
@@ -85,7 +85,7 @@ def test_a_version_is_sent_under_its_served_name(
     serve: Serve, connect: Connect, settings: dict[str, Any], expected: str
 ) -> None:
     server = serve(answers())
-    generation = connect(server, **settings).submit(ask()).result(10)
+    generation = connect(server, **settings).submit(ask()).result(60)
     assert (server.received[0].body["model"], generation.model_version) == (expected, "prover-7")
 
 
@@ -94,7 +94,7 @@ def test_seeds_are_cut_to_what_the_server_takes(
     serve: Serve, connect: Connect, bits: int, expected: int
 ) -> None:
     server = serve(answers())
-    connect(server, seed_bits=bits).submit(ask(2**62 + 5)).result(10)
+    connect(server, seed_bits=bits).submit(ask(2**62 + 5)).result(60)
     assert server.received[0].body["seed"] == expected
 
 
@@ -107,7 +107,7 @@ def test_thinking_is_kept_apart_from_the_text(serve: Serve, connect: Connect, fi
         exchange.say("Proved.")
         exchange.finish()
 
-    generation = connect(serve(script)).submit(ask()).result(10)
+    generation = connect(serve(script)).submit(ask()).result(60)
     assert (generation.reasoning, generation.text) == ("Hmm, yes.", "Proved.")
 
 
@@ -134,7 +134,7 @@ def test_a_line_separator_inside_the_text_ends_no_event(serve: Serve, connect: C
         exchange.end()
 
     text = "\u2200\u03b5 \u2028 \u2203\u03b4"
-    assert connect(serve(script)).submit(ask()).result(10).text == text
+    assert connect(serve(script)).submit(ask()).result(60).text == text
 
 
 def test_a_server_that_answers_in_one_piece_is_understood(serve: Serve, connect: Connect) -> None:
@@ -149,7 +149,7 @@ def test_a_server_that_answers_in_one_piece_is_understood(serve: Serve, connect:
         },
     }
     generation = (
-        connect(serve(refuses(200, body, Content_Type="application/json"))).submit(ask()).result(10)
+        connect(serve(refuses(200, body, Content_Type="application/json"))).submit(ask()).result(60)
     )
     assert (generation.text, generation.finish_reason, generation.completion_tokens) == (
         "Done.",
@@ -185,7 +185,7 @@ def test_token_counts_are_estimated_where_the_server_reports_none(
         exchange.say(pieces[1], finish_reason="stop")
         exchange.end()
 
-    generation = connect(serve(script)).submit(ask()).result(10)
+    generation = connect(serve(script)).submit(ask()).result(60)
     assert (generation.prompt_tokens, generation.completion_tokens) == (5, tokens)
 
 
@@ -217,7 +217,7 @@ WHOLE = {
 def test_an_answer_may_come_whole(serve: Serve, connect: Connect) -> None:
     server = serve(refuses(200, WHOLE, Content_Type="application/json"))
     engine = connect(server, stream="never", want_logprobs=True)
-    generation = engine.submit(ask()).result(10)
+    generation = engine.submit(ask()).result(60)
     assert server.received[0].body["stream"] is False
     assert "stream_options" not in server.received[0].body
     assert (generation.reasoning, generation.text, generation.completion_tokens) == (
@@ -236,7 +236,7 @@ def test_silence_does_not_end_the_wait_for_a_whole_answer(serve: Serve, connect:
         exchange.refuse(200, WHOLE)
 
     engine = connect(serve(slow), stream="never", idle_timeout_s=0.2)
-    assert engine.submit(ask()).result(10).text == "Done."
+    assert engine.submit(ask()).result(60).text == "Done."
 
 
 def test_a_whole_answer_that_never_comes_ends_the_call(serve: Serve, connect: Connect) -> None:
@@ -247,11 +247,11 @@ def test_a_whole_answer_that_never_comes_ends_the_call(serve: Serve, connect: Co
     engine = connect(server, stream="never", content_timeout_s=0.5, max_attempts=1)
     error = fails_with(engine)
     assert error.retryable and "no whole answer for content_timeout_s = 0.5" in error.problem
-    assert server.client_left.wait(5)
+    assert server.client_left.wait(30)
 
 
 def test_a_server_that_streams_all_the_same_is_understood(serve: Serve, connect: Connect) -> None:
-    assert connect(serve(answers("Fine.")), stream="never").submit(ask()).result(10).text == "Fine."
+    assert connect(serve(answers("Fine.")), stream="never").submit(ask()).result(60).text == "Fine."
 
 
 def test_canceling_a_whole_answer_closes_the_connection(serve: Serve, connect: Connect) -> None:
@@ -262,8 +262,8 @@ def test_canceling_a_whole_answer_closes_the_connection(serve: Serve, connect: C
     call = connect(server, stream="never").submit(ask())
     wait_for_requests(server, 1)
     call.cancel()
-    assert call.result(5).finish_reason == "cancelled"
-    assert server.client_left.wait(5)
+    assert call.result(30).finish_reason == "cancelled"
+    assert server.client_left.wait(30)
 
 
 # -- tokens
@@ -287,7 +287,7 @@ def with_tokens(ids: list[int], logprobs: list[float], prompt_ids: list[int] | N
 
 def test_tokens_are_kept_as_sampled(serve: Serve, connect: Connect) -> None:
     server = serve(with_tokens([4, 5], [-0.5, -1.25], [1, 2]))
-    generation = connect(server, want_logprobs=True).submit(ask()).result(10)
+    generation = connect(server, want_logprobs=True).submit(ask()).result(60)
     assert generation.tokens == Tokens(
         prompt_ids=(1, 2), completion_ids=(4, 5), logprobs=(-0.5, -1.25)
     )
@@ -311,7 +311,7 @@ def test_no_tokens_unless_every_one_came(
     prompt_ids: list[int] | None,
 ) -> None:
     engine = connect(serve(with_tokens(ids, logprobs, prompt_ids)), want_logprobs=True)
-    assert engine.submit(ask()).result(10).tokens is None
+    assert engine.submit(ask()).result(60).tokens is None
 
 
 def test_raw_logprobs_are_not_taken_for_those_of_a_reshaped_distribution(
@@ -319,9 +319,9 @@ def test_raw_logprobs_are_not_taken_for_those_of_a_reshaped_distribution(
 ) -> None:
     server = serve(with_tokens([4], [-0.5], [1]))
     cool = ask(sampling=Sampling(temperature=0.6))
-    assert connect(server, want_logprobs=True).submit(cool).result(10).tokens is None
+    assert connect(server, want_logprobs=True).submit(cool).result(60).tokens is None
     assert (
-        connect(server, want_logprobs=True, logprobs_are="processed").submit(cool).result(10).tokens
+        connect(server, want_logprobs=True, logprobs_are="processed").submit(cool).result(60).tokens
         is not None
     )
 
@@ -335,14 +335,14 @@ def test_a_slow_answer_may_take_longer_than_the_idle_timeout(
 ) -> None:
     def trickle(exchange: Exchange) -> None:
         exchange.begin()
-        for _ in range(8):
-            time.sleep(0.2)
+        for _ in range(11):
+            time.sleep(0.3)
             exchange.say("x")
         exchange.finish()
 
-    generation = connect(serve(trickle), idle_timeout_s=1.2).submit(ask()).result(20)
-    assert generation.text == "x" * 8
-    assert generation.engine_seconds > 1.6
+    generation = connect(serve(trickle), idle_timeout_s=3).submit(ask()).result(60)
+    assert generation.text == "x" * 11
+    assert generation.engine_seconds > 3
 
 
 def test_silence_ends_a_call(serve: Serve, connect: Connect) -> None:
@@ -352,9 +352,10 @@ def test_silence_ends_a_call(serve: Serve, connect: Connect) -> None:
         exchange.stall_until_client_leaves()
 
     server = serve(stall)
-    error = fails_with(connect(server, idle_timeout_s=0.3))
-    assert error.retryable and "idle_timeout_s = 0.3" in str(error)
-    assert server.client_left.wait(5)
+    error = fails_with(connect(server, idle_timeout_s=0.5))
+    assert error.retryable and "idle_timeout_s = 0.5" in str(error)
+    wait_for_requests(server, 2)
+    assert server.client_left.wait(30)
     # The call, then a probe.
     assert [each.body["max_tokens"] for each in server.received] == [
         64,
@@ -373,7 +374,7 @@ def test_result_times_out_while_the_call_runs_on(serve: Serve, connect: Connect)
     with pytest.raises(TimeoutError):
         call.result(0.05)
     may_answer.set()
-    assert call.result(10).text == "late"
+    assert call.result(60).text == "late"
 
 
 # -- failures
@@ -383,13 +384,13 @@ def test_result_times_out_while_the_call_runs_on(serve: Serve, connect: Connect)
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503])
 def test_a_server_in_trouble_is_asked_again(serve: Serve, connect: Connect, status: int) -> None:
     server = serve(refuses(status, "busy"), answers("Now."))
-    assert connect(server).submit(ask()).result(10).text == "Now."
+    assert connect(server).submit(ask()).result(60).text == "Now."
     assert len(server.received) == 2
 
 
 def test_retry_after_is_honoured(serve: Serve, connect: Connect) -> None:
     server = serve(refuses(429, "slow down", Retry_After="0.4"), answers())
-    connect(server).submit(ask()).result(10)
+    connect(server).submit(ask()).result(60)
     assert server.received[1].at_s - server.received[0].at_s >= 0.4
 
 
@@ -460,7 +461,7 @@ def failed_inside(exchange: Exchange) -> None:
 )
 def test_a_broken_stream_is_started_over(serve: Serve, connect: Connect, broken: Script) -> None:
     server = serve(broken, answers("Whole."))
-    assert connect(server).submit(ask()).result(10).text == "Whole."
+    assert connect(server).submit(ask()).result(60).text == "Whole."
     assert len(server.received) == 2
 
 
@@ -505,7 +506,7 @@ def test_fields_a_server_does_not_know_are_left_out_from_then_on(
 
     server = serve(picky)
     engine = connect(server, want_logprobs=True, max_attempts=1)
-    assert [engine.submit(ask()).result(10).text for _ in range(2)] == ["Fine.", "Fine."]
+    assert [engine.submit(ask()).result(60).text for _ in range(2)] == ["Fine.", "Fine."]
     assert len(server.received) == 4  # two refusals, then two answers
 
 
@@ -518,7 +519,7 @@ def test_a_complaint_that_only_quotes_the_request_costs_no_field(
     server = serve(quoting, quoting, answers())
     engine = connect(server)
     assert "status 422" in str(fails_with(engine))
-    engine.submit(ask()).result(10)
+    engine.submit(ask()).result(60)
     assert ["stream_options" in one.body for one in server.received] == [True, False, True]
 
 
@@ -531,7 +532,7 @@ def test_an_answer_without_end_is_cut(serve: Serve, connect: Connect) -> None:
     server = serve(endless)
     error = fails_with(connect(server, max_answer_bytes=20_000))
     assert not error.retryable and "max_answer_bytes = 20000" in str(error)
-    assert server.client_left.wait(5)
+    assert server.client_left.wait(30)
 
 
 def test_an_event_without_end_is_cut(serve: Serve, connect: Connect) -> None:
@@ -595,8 +596,8 @@ def test_cancelling_closes_the_connection_and_keeps_what_came(
     assert wait_until(lambda: "".join(call.answer.text) == "The first words", 10)
     call.cancel()
     call.cancel()
-    generation = call.result(5)  # the server would stall for 10 s
-    assert server.client_left.wait(5)
+    generation = call.result(30)  # the server would stall for two minutes
+    assert server.client_left.wait(30)
     assert (generation.finish_reason, generation.text, generation.tokens) == (
         "cancelled",
         "The first words",
@@ -612,10 +613,10 @@ def test_a_call_without_a_slot_waits_and_can_be_cancelled(serve: Serve, connect:
     first, second, third = (engine.submit(ask(seed)) for seed in range(3))
     wait_for_requests(server, 1)
     second.cancel()
-    assert second.result(5).finish_reason == "cancelled"
+    assert second.result(30).finish_reason == "cancelled"
     assert len(server.received) == 1
     first.cancel()
-    assert third.result(5).text == "Second."
+    assert third.result(30).text == "Second."
 
 
 def test_cancelling_while_waiting_for_the_next_attempt(serve: Serve, connect: Connect) -> None:
@@ -623,7 +624,7 @@ def test_cancelling_while_waiting_for_the_next_attempt(serve: Serve, connect: Co
     call = connect(server).submit(ask())
     wait_for_requests(server, 1)
     call.cancel()
-    assert call.result(5).finish_reason == "cancelled"
+    assert call.result(30).finish_reason == "cancelled"
 
 
 def test_two_hundred_streams_at_once(serve: Serve, connect: Connect) -> None:
@@ -648,7 +649,7 @@ def test_connections_are_used_again(serve: Serve, connect: Connect) -> None:
 
     engine = connect(serve(script))
     for seed in range(3):
-        engine.submit(ask(seed)).result(10)
+        engine.submit(ask(seed)).result(60)
     assert len(ports) == 1
 
 
@@ -659,7 +660,7 @@ def test_closing_cancels_what_runs(serve: Serve, connect: Connect) -> None:
     wait_for_requests(server, 1)
     engine.close()
     engine.close()
-    assert call.result(1).finish_reason == "cancelled"
+    assert call.result(30).finish_reason == "cancelled"
     call.cancel()
     with pytest.raises(EngineError, match="closed"):
         engine.submit(ask())

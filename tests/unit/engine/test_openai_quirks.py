@@ -43,7 +43,7 @@ def ask(prompt: str = "Prove it.", max_tokens: int = 64, seed: int = 1) -> Gener
 
 def fails_with(engine: OpenAIEngine, prompt: str = "Prove it.") -> EngineError:
     with pytest.raises(EngineError) as caught:
-        engine.submit(ask(prompt)).result(20)
+        engine.submit(ask(prompt)).result(60)
     return caught.value
 
 
@@ -84,21 +84,21 @@ READABLE = {
 def test_an_answer_in_another_dialect_is_read(
     serve: Serve, connect: Connect, script: Script
 ) -> None:
-    generation = connect(serve(script), max_attempts=1).submit(ask()).result(10)
+    generation = connect(serve(script), max_attempts=1).submit(ask()).result(60)
     assert (generation.text, generation.finish_reason) == ("Done.", "stop")
 
 
 def test_thinking_among_the_parts_is_kept_apart(serve: Serve, connect: Connect) -> None:
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hmm."}]}
     script = sends(chunk({"content": [thinking, {"type": "text", "text": "Done."}]}) + STOP)
-    generation = connect(serve(script)).submit(ask()).result(10)
+    generation = connect(serve(script)).submit(ask()).result(60)
     assert (generation.reasoning, generation.text) == ("Hmm.", "Done.")
 
 
 def test_halves_of_a_surrogate_pair_find_each_other(serve: Serve, connect: Connect) -> None:
     body = chunk({"content": "field \ud835"}) + chunk({"content": "\udd3d, lone \ud835."}) + STOP
     assert b"\\ud835" in body
-    generation = connect(serve(sends(body))).submit(ask()).result(10)
+    generation = connect(serve(sends(body))).submit(ask()).result(60)
     assert generation.text == "field \U0001d53d, lone \ufffd."
 
 
@@ -108,7 +108,7 @@ def test_an_answer_of_reasoning_alone_is_kept_and_warned_of_once(
 ) -> None:
     engine = connect(serve(sends(chunk({"content": None, field: "All of it."}) + STOP)))
     for _ in range(2):
-        generation = engine.submit(ask()).result(10)
+        generation = engine.submit(ask()).result(60)
         assert (generation.text, generation.reasoning) == ("", "All of it.")
     said = capsys.readouterr().out
     assert said.count("engine_answer_all_reasoning") == 1 and "reasoning_content" in said
@@ -118,7 +118,7 @@ def test_a_check_of_one_token_is_not_warned_of(
     serve: Serve, connect: Connect, capsys: pytest.CaptureFixture[str]
 ) -> None:
     engine = connect(serve(sends(chunk({"reasoning_content": "Hm"}, "length"))))
-    engine.submit(ask(max_tokens=1)).result(10)
+    engine.submit(ask(max_tokens=1)).result(60)
     assert "engine_answer_all_reasoning" not in capsys.readouterr().out
 
 
@@ -138,7 +138,7 @@ def test_a_server_may_need_no_finish_reason(
 ) -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": completion_tokens}
     script = sends(chunk({"content": "Done."}, usage=usage) + DONE)
-    generation = connect(serve(script), needs_finish_reason=False).submit(ask()).result(10)
+    generation = connect(serve(script), needs_finish_reason=False).submit(ask()).result(60)
     assert (generation.text, generation.finish_reason) == ("Done.", expected)
 
 
@@ -170,14 +170,14 @@ def keeps_alive(seconds: float) -> Script:
 
 def test_a_comment_is_a_sign_of_life(serve: Serve, connect: Connect) -> None:
     engine = connect(serve(keeps_alive(2.0)), idle_timeout_s=1.0)
-    assert engine.submit(ask()).result(10).text == "Late."
+    assert engine.submit(ask()).result(60).text == "Late."
 
 
 def test_comments_alone_keep_no_call_alive_for_ever(serve: Serve, connect: Connect) -> None:
     server = serve(keeps_alive(30))
     error = fails_with(connect(server, idle_timeout_s=1.0, content_timeout_s=2.0))
     assert error.retryable and "content_timeout_s = 2" in error.problem
-    assert server.client_left.wait(5)
+    assert server.client_left.wait(30)
 
 
 def test_a_call_that_is_always_silent_fails_alone(serve: Serve, connect: Connect) -> None:
@@ -222,7 +222,7 @@ def test_a_call_that_always_fails_is_given_up_while_the_server_answers_others(
 ) -> None:
     server = serve(depending_on(POISON, bad, answers("Fine.")))
     engine = connect(server)
-    assert engine.submit(ask()).result(10).text == "Fine."
+    assert engine.submit(ask()).result(60).text == "Fine."
     error = fails_with(engine, POISON)
     assert isinstance(error, CallRefused)
     assert "attempt 3 of max_attempts = 3, while the server answers other calls" in error.problem
@@ -236,7 +236,7 @@ def test_a_server_that_answers_nothing_any_more_is_away(
 ) -> None:
     server = serve(answers("Fine."), bad)
     engine = connect(server)
-    engine.submit(ask()).result(10)
+    engine.submit(ask()).result(60)
     error = fails_with(engine)
     assert error.retryable and "attempt 3 of max_attempts = 3" in error.problem
 
@@ -267,7 +267,7 @@ def test_load_fails_no_call(serve: Serve, connect: Connect) -> None:
     while left:
         for seed, call in list(left.items()):
             try:
-                assert call.result(20).text == "Fine."
+                assert call.result(60).text == "Fine."
                 del left[seed]
             except EngineError as error:
                 assert error.retryable and error.is_load
@@ -284,7 +284,7 @@ def test_a_call_that_is_refused_as_busy_while_another_is_in_flight_is_load(
     time.sleep(0.5)
     error = fails_with(engine, POISON)
     assert error.retryable and error.is_load
-    assert other.result(20).text == "Fine."
+    assert other.result(60).text == "Fine."
 
 
 def test_a_server_that_is_busy_for_a_probe_too_is_load(serve: Serve, connect: Connect) -> None:
@@ -322,9 +322,9 @@ def test_a_refusal_of_one_call_alone_fails_no_other(
     """A gateway's moderation answers 403, for one prompt, while it takes the key."""
     server = serve(depending_on(POISON, refuses(status, "flagged"), answers("Fine.")))
     engine = connect(server)
-    engine.submit(ask()).result(10)
+    engine.submit(ask()).result(60)
     assert isinstance(fails_with(engine, POISON), CallRefused)
-    assert engine.submit(ask()).result(10).text == "Fine."
+    assert engine.submit(ask()).result(60).text == "Fine."
 
 
 def test_a_used_up_balance_fails_no_call_though_a_probe_is_answered(
@@ -332,7 +332,7 @@ def test_a_used_up_balance_fails_no_call_though_a_probe_is_answered(
 ) -> None:
     insufficient = {"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}}
     engine = connect(serve(depending_on(POISON, refuses(402, insufficient), answers("Fine."))))
-    engine.submit(ask()).result(10)
+    engine.submit(ask()).result(60)
     error = fails_with(engine, POISON)
     assert not isinstance(error, CallRefused | AccessRefused) and not error.retryable
     assert "Insufficient Balance" in error.problem and "--resume" in error.hint
@@ -346,7 +346,7 @@ def test_a_used_up_quota_ends_the_run_instead_of_being_retried_for_ever(
 ) -> None:
     quick = {"max_attempts": 2, "first_wait_s": 0.01}
     engine = connect(serve(answers(), refuses(429, QUOTA)), **quick)
-    engine.submit(ask()).result(10)
+    engine.submit(ask()).result(60)
     error = fails_with(engine)
     assert not error.retryable and not isinstance(error, CallRefused)
     assert "You exceeded your current quota" in error.problem and "run again" in error.hint
@@ -354,7 +354,7 @@ def test_a_used_up_quota_ends_the_run_instead_of_being_retried_for_ever(
 
 def test_a_quota_that_a_minute_refills_is_retried(serve: Serve, connect: Connect) -> None:
     server = serve(refuses(429, QUOTA), refuses(429, QUOTA), answers("Fine."))
-    assert connect(server, max_attempts=3, first_wait_s=0.01).submit(ask()).result(10).text
+    assert connect(server, max_attempts=3, first_wait_s=0.01).submit(ask()).result(60).text
 
 
 def test_the_end_of_an_old_stream_is_no_answer_to_another_call(
@@ -382,7 +382,7 @@ def test_the_end_of_an_old_stream_is_no_answer_to_another_call(
     engine = connect(serve(depending_on("Prove it.", old, new)), max_attempts=1)
     running = engine.submit(ask())
     error = fails_with(engine, "Another.")
-    assert running.result(20).text == "Old."
+    assert running.result(60).text == "Old."
     assert error.retryable
 
 
@@ -427,7 +427,7 @@ def test_many_calls_share_a_probe(serve: Serve, connect: Connect) -> None:
     calls = [engine.submit(ask(seed=seed)) for seed in range(8)]
     for call in calls:
         with pytest.raises(EngineError):
-            call.result(20)
+            call.result(60)
     probes = [each for each in server.received if each.body["max_tokens"] == 1]
     assert len(server.received) - len(probes) == 8 and 1 <= len(probes) < 8
 
@@ -482,7 +482,7 @@ def test_an_old_llama_cpp_sends_errors_in_a_field_of_their_own(
 
 def test_a_rate_limit_in_an_event_is_waited_for(serve: Serve, connect: Connect) -> None:
     event = b'data: {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}\n\n'
-    assert connect(serve(sends(event), answers("Now."))).submit(ask()).result(10).text == "Now."
+    assert connect(serve(sends(event), answers("Now."))).submit(ask()).result(60).text == "Now."
 
 
 # -- errors that help
@@ -603,7 +603,7 @@ def test_a_refused_field_can_be_omitted(serve: Serve, connect: Connect) -> None:
     error = fails_with(connect(serve(refuses(400, {"error": {"message": message}}))))
     assert 'omit_fields = ["top_p"]' in error.hint
     server = serve(answers())
-    connect(server, omit_fields=["top_p", "seed"]).submit(ask()).result(10)
+    connect(server, omit_fields=["top_p", "seed"]).submit(ask()).result(60)
     assert {"top_p", "seed", "temperature"} & server.received[0].body.keys() == {"temperature"}
 
 
@@ -624,7 +624,7 @@ def test_a_rate_limit_that_no_short_wait_ends_has_its_own_way_out(
 
 def test_a_seed_of_31_bits_is_sent(serve: Serve, connect: Connect) -> None:
     server = serve(answers())
-    connect(server, seed_bits=31).submit(ask(seed=2**63 - 1)).result(10)
+    connect(server, seed_bits=31).submit(ask(seed=2**63 - 1)).result(60)
     assert server.received[0].body["seed"] == 2**31 - 1
 
 
@@ -643,7 +643,7 @@ def test_an_error_cannot_write_to_the_terminal(serve: Serve, connect: Connect) -
 
 def test_a_response_format_is_sent(serve: Serve, connect: Connect) -> None:
     server = serve(answers())
-    connect(server, response_format={"type": "json_object"}).submit(ask()).result(10)
+    connect(server, response_format={"type": "json_object"}).submit(ask()).result(60)
     assert server.received[0].body["response_format"] == {"type": "json_object"}
 
 
@@ -654,8 +654,8 @@ def test_the_schema_of_a_request_is_sent_unless_a_setting_says_otherwise(
     with_schema, server = replace(ask(), schema=schema), serve(answers())
     plain = {"type": "json_object"}
     for settings in ({}, {"response_format": plain}, {"send_schema": False}):
-        connect(server, **settings).submit(with_schema).result(10)
-    connect(server).submit(ask()).result(10)
+        connect(server, **settings).submit(with_schema).result(60)
+    connect(server).submit(ask()).result(60)
     strict = {
         "type": "json_schema",
         "json_schema": {"name": "answer", "strict": True, "schema": schema},
@@ -679,7 +679,7 @@ def test_a_server_that_takes_no_schema_is_answered_with_the_way_out(
 
 def test_a_prompt_with_half_a_character_is_sent(serve: Serve, connect: Connect) -> None:
     server = serve(answers("Fine."))
-    assert connect(server).submit(ask("half \ud835")).result(10).text == "Fine."
+    assert connect(server).submit(ask("half \ud835")).result(60).text == "Fine."
 
 
 # -- bytes that are no HTTP
@@ -725,7 +725,7 @@ def test_a_last_event_counts_though_the_connection_breaks_right_after_it(
 ) -> None:
     last = (chunk({"content": "Done."}) + STOP).rstrip(b"\n")
     data = HEAD + b"Content-Length: 9999\r\n\r\n" + last
-    assert connect(serve(sends_raw(data)), max_attempts=1).submit(ask()).result(10).text == "Done."
+    assert connect(serve(sends_raw(data)), max_attempts=1).submit(ask()).result(60).text == "Done."
 
 
 # -- rate_limiter
@@ -736,7 +736,7 @@ def test_requests_are_held_to_so_many_a_minute(serve: Serve, connect: Connect) -
     server = serve(answers())
     engine = connect(server, requests_per_minute=300)  # one every 0.2 s, after a burst of five
     for call in [engine.submit(ask(seed=seed)) for seed in range(8)]:
-        call.result(20)
+        call.result(60)
     took_s = server.received[-1].at_s - server.received[0].at_s
     assert 1.3 <= took_s < 10
 
@@ -753,8 +753,8 @@ def test_a_server_that_asks_to_wait_holds_back_all_calls(serve: Serve, connect: 
     first = engine.submit(ask())
     assert refused.wait(5)
     time.sleep(0.1)  # so that the engine has read it
-    engine.submit(ask("Another.")).result(10)
-    first.result(10)
+    engine.submit(ask("Another.")).result(60)
+    first.result(60)
     assert server.received[1].at_s - server.received[0].at_s >= 0.6
 
 
@@ -767,5 +767,5 @@ def test_a_server_that_has_no_requests_left_is_waited_for(serve: Serve, connect:
     server = serve(last_one, answers())
     engine = connect(server)
     for seed in range(2):
-        engine.submit(ask(seed=seed)).result(10)
+        engine.submit(ask(seed=seed)).result(60)
     assert server.received[1].at_s - server.received[0].at_s >= 0.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from proofloop.worker.calls.failing_calls import DEFAULT_TIMES, FailingCalls, FailureTimes
@@ -76,17 +75,18 @@ def test_a_call_that_keeps_failing_is_not_forgotten() -> None:
 
 def test_one_trial_of_a_silent_server_serves_all_who_wait_for_it() -> None:
     """The trial takes longer than its result counts for, as both last 30 s."""
-    calls, trials, ready = FailingCalls(FailureTimes(tried_s=0.3)), [], threading.Barrier(8)
+    clock, ready = Clock(), threading.Barrier(8)
+    calls, trials = FailingCalls(FailureTimes(tried_s=30.0), clock), list[float]()
     answer(calls)
 
     def try_another() -> bool:
-        trials.append(time.monotonic())
-        time.sleep(0.5)
+        trials.append(clock.now_s)
+        clock.now_s += 31.0
         return False
 
     def fail_twice(call: str) -> int:
         calls.failed(RUN, "verifier", call, try_another)
-        ready.wait(10)
+        ready.wait(60)
         return calls.failed(RUN, "verifier", call, try_another)
 
     with ThreadPoolExecutor(8) as threads:
