@@ -112,12 +112,13 @@ class RoleInTraining:
         batch = self._batch(problems, [self._waiting[problem] for problem in problems])
         if batch.samples:
             batch = put_record(self._store, key, batch, durable=True)
+            problems = batch.problems  # another trainer may have been first
             self._begun += 1
             self._used.update(problems)
         else:
             self._skip(*problems)
         for problem in problems:  # last, so that they still wait after a store error above
-            del self._waiting[problem]
+            self._waiting.pop(problem, None)
         if not batch.samples:
             log.warning("nothing_to_learn", role=self.role, problems=problems)
             return None
@@ -209,6 +210,7 @@ class RoleInTraining:
         if not self._store.exists(f"{version}/{MANIFEST}"):
             self._learn(batch)
         else:
+            self.close()  # another trainer may have taken the step: this model lacks it
             drop_older(self._store, keys.checkpoint(self._run_id, self.role, self.steps + 1))
         published = self.announcement(self.steps + 1)
         self.steps += 1

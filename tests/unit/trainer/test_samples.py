@@ -17,6 +17,7 @@ from proofloop.schema.records import (
     ModelRole,
     Provenance,
     Tokens,
+    TrainingBatch,
     TrainingSample,
     Verdict,
 )
@@ -34,6 +35,7 @@ from tests.builders import (
     judgement,
     label,
     proof,
+    publish,
     put_grade,
     runspec,
     undecided_label,
@@ -118,6 +120,48 @@ def test_a_grade_that_comes_while_its_problem_waits_for_a_step_is_trained_on(
     assert batch is not None
     assert [sample.reward for sample in batch.samples] == [0.5, 1.0]
     assert batch.grades == {"p1-000": 1}
+
+
+def test_a_trainer_follows_another_one_that_was_first(store: LocalStore, tmp_path: Path) -> None:
+    spec = runspec(
+        problems={"domain": "nano", "count": 1, "proofs_per_problem": 1},
+        training={"problems": 1, "ahead": 1.0, "verifier": {"steps": 2}},
+        labeling={"stop_early": False},
+    )
+    create_run(store, spec, resume=False)
+    own = add_proof(store, 0, valid(1.0), score=0.0)
+    for index, score in enumerate((0.0, 0.5)):
+        add_critique(store, index, valid(score))
+    run = RunInTraining(RUN, Tools(store, lambda *_: CountingEngine()))
+    run.add(own)
+    (learning,) = run.roles
+    sample = TrainingSample(
+        key="k",
+        role="verifier",
+        group="p9",
+        tokens=tokens_of("p9-000", "critique-0"),
+        reward=1.0,
+        reward_parts={},
+        model_version="m-1",
+    )
+    others = TrainingBatch(run_id=RUN, role="verifier", step=0, samples=(sample,), problems=("p9",))
+    put_record(store, keys.batch(RUN, "verifier", 0), others)
+    assert learning.next_batch() == others
+    publish(store, tmp_path / "model", keys.model(RUN, "verifier", 1))
+    learning._learner = stale = OpenLearner()  # type: ignore[assignment]
+    learning.take_step(others)
+    assert stale.is_closed and learning._learner is None
+    batch = learning.next_batch()
+    assert batch is not None and (batch.step, batch.problems) == (1, (own.group,))
+
+
+class OpenLearner:
+    """A model in training that lacks the other trainer's step."""
+
+    is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 def unreadable(**fields: Any) -> dict[str, Any]:
