@@ -3,9 +3,10 @@
 ProofloopError
 ├── ConfigError          the user's input is wrong: one line, exit code 2
 ├── StoreError           the object store is unavailable or refuses
-│   ├── NotFound         no object under that key
-│   ├── CorruptObject    an object is damaged or has the wrong form
-│   └── InvalidKey       no store can hold an object under that key
+│   └── ObjectError      the store works, and a retry changes nothing
+│       ├── NotFound         no object under that key
+│       ├── CorruptObject    an object is damaged or has the wrong form
+│       └── InvalidKey       no store can hold an object under that key
 ├── BusError             the message broker is unavailable or refuses
 ├── EngineError          a model call failed; `retryable`: whether a retry can succeed
 │   ├── CallRefused      this call can never succeed: its proof or critique counts as failed
@@ -104,16 +105,20 @@ class StoreError(ProofloopError):
     """The object store is unavailable, full, or refuses."""
 
 
-class NotFound(StoreError):
+class ObjectError(StoreError):
+    """The store works, and a retry changes nothing: the key or its object is at fault."""
+
+
+class NotFound(ObjectError):
     """There is no object under this key."""
 
 
-class CorruptObject(StoreError):
+class CorruptObject(ObjectError):
     """The object under this key is damaged or has the wrong form."""
 
 
-class InvalidKey(StoreError):
-    """No object can have this key. A retry changes nothing."""
+class InvalidKey(ObjectError):
+    """No object can have this key."""
 
 
 class BusError(ProofloopError):

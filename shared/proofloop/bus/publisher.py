@@ -109,7 +109,7 @@ class Publisher:
     def close(self) -> None:
         self._is_closed = True
         self._connection.close()
-        for batch, _ in self._waiting:
+        for batch, _ in self._waiting.copy():  # other threads may still append
             batch.fail("the connection to the broker was closed")
 
     def _fill(self) -> None:

@@ -17,7 +17,7 @@ import structlog
 
 from proofloop.bus import Bus, DeadLetter
 from proofloop.config.run_file import RunSpec
-from proofloop.errors import BusError, CorruptObject, Interrupted, NotFound, StoreError
+from proofloop.errors import BusError, Interrupted, ObjectError, StoreError
 from proofloop.pipeline.driver import Report, RunDriver
 from proofloop.runs.budget import MARK_S, BudgetMark, Meter, RunClock
 from proofloop.runs.costs import ByRole
@@ -136,7 +136,7 @@ class ServicesPipeline:
             self.check_stopping()
             try:
                 return action()
-            except (NotFound, CorruptObject):
+            except ObjectError:
                 raise
             except (StoreError, BusError) as error:
                 log.warning("waiting_for_store_or_broker", reason=str(error))

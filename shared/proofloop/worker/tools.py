@@ -14,10 +14,8 @@ from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import Engine
 from proofloop.errors import (
     ConfigError,
-    CorruptObject,
     EngineError,
-    InvalidKey,
-    NotFound,
+    ObjectError,
     StoreError,
 )
 from proofloop.runs.budget import MessageGate, OpenGate
@@ -103,13 +101,12 @@ class Tools:
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Repeat an action while the store is unavailable: a paid answer depends on it. Raises
-        StoreError if running calls are cancelled meanwhile; NotFound, CorruptObject and InvalidKey
-        at once.
+        StoreError if running calls are cancelled meanwhile, ObjectError at once.
         """
         while True:
             try:
                 return action()
-            except (NotFound, CorruptObject, InvalidKey):
+            except ObjectError:
                 raise
             except StoreError as error:
                 self._warn_of_store(error)

@@ -18,8 +18,10 @@ from proofloop.worker.calls.usage import (
     UsageWriter,
     added_up,
     written,
+    written_usage,
 )
 from tests.builders import RUN, CountingEngine, runspec
+from tests.waiting import wait_until
 
 
 def test_each_process_counts_its_own_and_the_run_adds_up(tmp_path: Path) -> None:
@@ -64,3 +66,19 @@ def test_a_run_that_is_taken_up_counts_what_services_do_since(tmp_path: Path) ->
     writer.write()
     found.read()
     assert found.since_begin == {"generator": Spent(1, 10, 20, 2.0)}
+
+
+def test_an_unexpected_error_ends_no_counting(tmp_path: Path, quiet_log: None) -> None:
+    class Buggy(LocalStore):
+        writes = 0
+
+        def put_if_absent(self, key: str, data: bytes, *, durable: bool = False) -> bool:
+            self.writes += 1
+            if self.writes == 1:
+                raise KeyError("a bug of another package's store")
+            return super().put_if_absent(key, data, durable=durable)
+
+    store, usage = Buggy(tmp_path), UsageCounter(RunningCalls())
+    usage.add(RUN, "verifier", 10, 5, 0.5)
+    with written_usage(store, usage, every_s=0.02):
+        assert wait_until(lambda: bool(list(written(store, RUN))), 60)

@@ -16,6 +16,7 @@ from proofloop.errors import Retry, StoreError
 from proofloop.method.prompts import Prompt
 from proofloop.schema.ids import critique_name
 from proofloop.store import LocalStore
+from proofloop.worker.calls import waiting
 from proofloop.worker.calls.model_call import ModelCall, replies_of
 from proofloop.worker.calls.model_request import ModelRequest
 from proofloop.worker.calls.waiting import Cancelled, Wait, WaitingMessages
@@ -33,11 +34,14 @@ class WatchedStore(LocalStore):
         super().__init__(root)
         self.looked_up: list[str] = []
         self.is_away = False
+        self.has_bug = False
 
     def exists(self, key: str) -> bool:
         self.looked_up.append(key)
         if self.is_away:
             raise StoreError("away")
+        if self.has_bug:
+            raise KeyError("a bug of another package's store")
         return super().exists(key)
 
 
@@ -69,9 +73,9 @@ def watchers() -> int:
 @pytest.fixture(autouse=True)
 def no_watcher() -> Iterator[None]:
     """Each test begins without the thread, which ends when nothing waits."""
-    assert wait_until(lambda: watchers() == 0, 5)
+    assert wait_until(lambda: watchers() == 0, 60)
     yield
-    assert wait_until(lambda: watchers() == 0, 5)
+    assert wait_until(lambda: watchers() == 0, 60)
 
 
 def test_a_stored_record_wakes_the_messages_that_it_makes_useless_at_once(tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_a_stored_record_wakes_the_messages_that_it_makes_useless_at_once(tmp_pa
         sleepers.messages.end("another label")
         assert not any(each.done() for each in sleepers.ended)
         sleepers.messages.end("label")
-        errors = [each.exception(timeout=10) for each in sleepers.ended]
+        errors = [each.exception(timeout=60) for each in sleepers.ended]
         assert all(isinstance(error, Cancelled) for error in errors)
     finally:
         sleepers.close()
@@ -96,19 +100,18 @@ def test_one_thread_looks_up_a_key_once_for_all_that_wait_for_it(tmp_path: Path)
         store.put_if_absent("label", b"{}")
         for ended in sleepers.ended:
             with pytest.raises(Cancelled):
-                ended.result(10)
+                ended.result(60)
     finally:
         sleepers.close()
 
 
-def test_a_stop_wakes_all_at_once(tmp_path: Path) -> None:
+def test_a_stop_wakes_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LOOK_S", 600.0)  # the stop itself must wake them
     sleepers = Sleepers(LocalStore(tmp_path), 300, "")
     sleepers.cancelling.set()
-    stopped_s = time.monotonic()
     for ended in sleepers.ended:
         with pytest.raises(Retry, match="stopping"):
-            ended.result(10)
-    assert time.monotonic() - stopped_s < 1.0
+            ended.result(60)
     sleepers.close()
 
 
@@ -130,10 +133,22 @@ def test_a_store_that_is_away_ends_no_wait(tmp_path: Path) -> None:
         sleepers = Sleepers(store, 2, "label")
         assert wait_until(lambda: bool(store.looked_up), 10)
         sleepers.waits[0].wake(7)
-        assert sleepers.ended[0].result(5) == 7
+        assert sleepers.ended[0].result(60) == 7
         assert not sleepers.ended[1].done()
         sleepers.close()
     assert "store_away" in [line["event"] for line in logs]
+
+
+def test_after_an_unexpected_error_a_stop_still_wakes_all(tmp_path: Path, quiet_log: None) -> None:
+    store = WatchedStore(tmp_path)
+    store.has_bug = True
+    sleepers = Sleepers(store, 2, "label")
+    assert wait_until(lambda: bool(store.looked_up), 60)
+    sleepers.cancelling.set()
+    for ended in sleepers.ended:
+        with pytest.raises(Retry, match="stopping"):
+            ended.result(60)
+    sleepers.close()
 
 
 def test_what_nothing_can_make_unnecessary_is_never_looked_up(tmp_path: Path) -> None:
@@ -194,15 +209,17 @@ def first_reply(tools: Tools, calls: list[ModelCall]) -> Future[str]:
     return found
 
 
-def test_a_reply_is_there_as_soon_as_its_call_has_ended_whichever_it_is(tmp_path: Path) -> None:
+def test_a_reply_is_there_as_soon_as_its_call_has_ended_whichever_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "LOOK_S", 600.0)  # the thread that looks brings no reply in time
     engine = HeldEngine()
     tools = workplace(tmp_path, engine)
     found = first_reply(tools, ask(tools, 8))
     time.sleep(0.3)
     engine.calls[5].answer("the sixth")
-    answered_s = time.monotonic()
-    assert found.result(5) == "the sixth"
-    assert time.monotonic() - answered_s < 0.2
+    assert found.result(60) == "the sixth"
+    tools.shutdown.stop("the test")
 
 
 def test_replies_that_have_come_are_given_before_the_process_stops(tmp_path: Path) -> None:

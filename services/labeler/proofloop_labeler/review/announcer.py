@@ -13,7 +13,7 @@ from queue import SimpleQueue
 import structlog
 
 from proofloop.bus import Bus
-from proofloop.errors import BusError, CorruptObject, NotFound, StoreError
+from proofloop.errors import BusError, ObjectError, StoreError
 from proofloop.runs.labels import in_force
 from proofloop.schema import keys
 from proofloop.schema.events import ProofLabeled, encode
@@ -74,7 +74,7 @@ class Announcer:
                 continue
             try:
                 self._announce_proof(run, proof_id, new)
-            except (NotFound, CorruptObject) as error:  # the other proofs' grades still count
+            except ObjectError as error:  # the other proofs' grades still count
                 log.error("announcement_failed", run=run, proof=proof_id, reason=str(error))
             else:
                 self._settled.update((run, proof_id, number) for number in new)

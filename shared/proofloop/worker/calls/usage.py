@@ -160,6 +160,8 @@ def written_usage(store: Store, usage: UsageCounter, every_s: float = WRITE_S) -
                 writer.write()
             except ProofloopError as error:  # the store is away: the next turn writes it
                 log.info("usage_not_written", reason=str(error))
+            except Exception:  # without this thread no budget of a run on services would end
+                log.exception("usage_not_written")
 
     thread = threading.Thread(target=write, name="usage", daemon=True)
     thread.start()

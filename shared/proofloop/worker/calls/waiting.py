@@ -127,6 +127,9 @@ class WaitingMessages:
         except StoreError as error:  # unknown: the reply is paid for, so wait for it
             log.warning("store_away", key=key, reason=str(error))
             return False
+        except Exception:  # without this thread a stop would wake no message
+            log.exception("store_check_failed", key=key)
+            return False
 
 
 def stopping() -> Retry:
