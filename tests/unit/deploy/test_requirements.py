@@ -26,7 +26,6 @@ EXTRAS_OF = {
         "cluster",
         "documents",
         "flower",
-        "judge",
         "parquet",
         "report",
         "sentry",
