@@ -142,7 +142,7 @@ def test_show_and_the_end_of_a_run_name_the_commonest_reasons(
         ),
         (f"{PROOF}/0", False, ["Step 2 is wrong."]),
         (f"{PROOF}/critique-1", False, [NO_SCORE.reason, "I rate it 0.7.", "Hm"]),
-        (f"{PROOF}/meta-0-1", True, ["It is real.", "score 1"]),
+        (f"{PROOF}/meta-0-1", True, ["It is real.", "score: 1"]),
         ("p1-001", False, [CUT.reason, "No idea.", "Let me think."]),
     ],
 )
@@ -153,6 +153,13 @@ def test_an_answer_is_printed_with_what_belongs_to_it(
     printed = capsys.readouterr().out
     assert [text for text in wanted if text not in printed] == []
     assert "\x1b" not in printed
+
+
+def test_a_proof_is_not_headed_by_its_self_score(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_proof(RUN, PROOF, False, folder)
+    assert capsys.readouterr().out.splitlines()[0] == PROOF
 
 
 def test_an_answer_is_printed_as_json_with_its_raw_text(

@@ -260,7 +260,7 @@ def _as_text(page: Page, *, raw: bool) -> str:
         f" {made.engine_seconds:.1f} s",
     ]
     lines = [
-        f"{page.name}: {_verdict(page.verdict) if made.is_sampled else 'given with the run'}",
+        _headline(page),
         *(sampled if made.is_sampled else ()),
         *(f"{name}: {_score(value)}" for name, value in page.fields.items()),
     ]
@@ -273,6 +273,13 @@ def _as_text(page: Page, *, raw: bool) -> str:
     for heading, text in texts.items():
         lines += ["", f"--- {heading}", text]
     return printable("\n".join(lines))
+
+
+def _headline(page: Page) -> str:
+    """The answer's name, and why it has no score. The fields have the score."""
+    if not page.provenance.is_sampled:
+        return f"{page.name}: given with the run"
+    return page.name if page.verdict.score is not None else f"{page.name}: {_verdict(page.verdict)}"
 
 
 def _raw_texts(page: Page) -> dict[str, str]:
