@@ -6,7 +6,8 @@ The names cover these public layouts, as their owners described them on 2026-11-
 - ProofBench: huggingface.co/datasets/wenjiema02/ProofBench, README.md
 - ProcessBench: huggingface.co/datasets/Qwen/ProcessBench, README.md
 - MathArena: huggingface.co/datasets/MathArena/imo_2025_outputs, README.md
-- Open Proof Corpus: huggingface.co/datasets/INSAIT-Institute/OPC, split pass_at_n
+- Open Proof Corpus: huggingface.co/datasets/INSAIT-Institute/OPC, all splits; its columns are in
+  github.com/insait-institute/open-proof-corpus, notebooks/extraction.ipynb
 - outputs of DeepSeekMath-V2: github.com/deepseek-ai/DeepSeek-Math-V2, outputs/
 """
 
@@ -55,7 +56,13 @@ NAMES: Mapping[str, tuple[str, ...]] = {
         "model_name",
         "model",
     ),
-    "reference": ("reference", "reference_solution", "gold_solution", "solution"),
+    "reference": (
+        "reference",
+        "reference_solution",
+        "ground_truth_solution",
+        "gold_solution",
+        "solution",
+    ),
     "rubric": ("rubric", "rubrics", "marking_scheme", "grading_guidelines", "grading_scheme"),
     "id": ("id", "grading_id", "uuid"),
 }

@@ -58,12 +58,26 @@ SCORES = Scale(1.0, is_score=True)
 PASS_FAIL = Scale(1.0)
 
 
-def parse_grade(value: object) -> float:
-    """A cell as a number: a number, a truth value, a word such as `correct`, or the first of a
-    list. Raises ConfigError.
+def grade_and_full(value: object) -> tuple[float, float | None]:
+    """A cell as a number and the full marks that it names, as in `6/7` and `85%`; of a list the
+    first. Raises ConfigError.
     """
     if isinstance(value, list | tuple) and value:
-        return parse_grade(value[0])
+        return grade_and_full(value[0])
+    points, slash, full = str(value).strip().removesuffix("%").partition("/")
+    if str(value).strip().endswith("%"):
+        return parse_grade(points), 100.0
+    if not slash:
+        return parse_grade(value), None
+    if (most := parse_grade(full)) <= 0:
+        raise ConfigError(f"grade {str(value)[:40]!r} is of {most:g}, which are no full marks", "")
+    return parse_grade(points), most
+
+
+def parse_grade(value: object) -> float:
+    """A cell as a number: a number, a truth value, or a word such as `correct`. Raises
+    ConfigError.
+    """
     text = str("" if value is None else value).strip().lower()
     if text in WORDS:
         return WORDS[text]

@@ -12,7 +12,13 @@ from typing import Any
 from proofloop.config.row_files import each_row
 from proofloop.errors import ConfigError
 from proofloop.judging.graded.columns import find_columns, flatten
-from proofloop.judging.graded.grades import PASS_FAIL, Scale, guess_scale, parse_grade
+from proofloop.judging.graded.grades import (
+    PASS_FAIL,
+    Scale,
+    grade_and_full,
+    guess_scale,
+    parse_grade,
+)
 from proofloop.judging.graded.proof_pilot import pilot_rows
 from proofloop.method.prompts.packs import AIDS
 from proofloop.method.scales import MINOR
@@ -90,8 +96,13 @@ def _row(
         if at["proof"].rpartition(".")[2] == "steps" and at["grade"] == "label":
             # ProcessBench: the number of the first wrong step, -1 if all are right
             return _Row(place, found, float(parse_grade(found["grade"]) == -1), 1.0)
-        full = parse_grade(found["max"]) if found.get("max") not in (None, "") else None
-        return _Row(place, found, parse_grade(found["grade"]), full)
+        grade, full = grade_and_full(found["grade"])
+        if found.get("max") not in (None, ""):
+            most = parse_grade(found["max"])
+            if full not in (None, most):
+                raise ConfigError(f"grade {found['grade']!r}, and full marks of {most:g}", "")
+            full = most
+        return _Row(place, found, grade, full)
     except ConfigError as error:
         skipped.append(f"{place}: {error.problem}")
         return None

@@ -14,8 +14,8 @@ from proofloop.judging.graded.grades import (
     PASS_FAIL,
     SCORES,
     Scale,
+    grade_and_full,
     guess_scale,
-    parse_grade,
     parse_scale,
 )
 from proofloop.judging.graded.proofs import GradedProofs, read_graded_proofs
@@ -74,11 +74,14 @@ LAYOUTS = {
             "problem_id": "A-1",
             "problem": "Q",
             "solution": "S",
-            "competition": "made up",
+            "competition": "other",
+            "source": "made up",
             "model_id": "m",
+            "ground_truth_solution": "R",
             "score": [1, 0],
+            "uncertain": [False, True],
         },
-        ("Q", "S", 1.0, 1.0, "made up", None, None),
+        ("Q", "S", 1.0, 1.0, "made up", "R", None),
     ),
     "MathArena": (
         {
@@ -275,8 +278,35 @@ def test_a_scale_by_name() -> None:
             parse_scale(wrong)
 
 
+def test_a_grade_that_names_its_full_marks(tmp_path: Path) -> None:
+    grades = ("7/7", "6 / 7", "85%", "8 / 10", "6.5/10", ["5/5", "1/5"])
+    found = read(tmp_path, *(row(grade=grade) for grade in grades))
+    assert [case.graded.score for case in found.cases if case.graded] == [1, 0.5, 0.5, 0.5, 0, 1]
+    assert found.notes[-1].startswith("rows name their full marks: these count as 1, 80% or more")
+    assert found.skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"grade": "8/7"}, "grade 8 is not on the scale: grades go to 7"),
+        ({"grade": "120%"}, "grade 120 is not on the scale: grades go to 100"),
+        ({"grade": "3/0"}, "grade '3/0' is of 0, which are no full marks"),
+        ({"grade": "a/7"}, "grade 'a' is neither a number"),
+        ({"grade": "6/7", "max": 10}, "grade '6/7', and full marks of 10"),
+    ],
+)
+def test_a_grade_off_its_own_full_marks_is_set_aside(
+    tmp_path: Path, fields: dict[str, Any], reason: str
+) -> None:
+    found = read(tmp_path, row(grade="1/2"), row(**fields))
+    assert len(found.cases) == 1
+    assert reason in found.skipped[0]
+
+
 def test_grades_in_words_and_lists() -> None:
-    assert [parse_grade(value) for value in (True, "Correct", " 6 ", [1, 0])] == [1, 1, 6, 1]
+    given = (True, "Correct", " 6 ", [1, 0])
+    assert [grade_and_full(value) for value in given] == [(each, None) for each in (1, 1, 6, 1)]
     for wrong in (None, "", "almost good", [], "nan", float("nan"), "inf"):
         with pytest.raises(ConfigError, match="neither a number"):
-            parse_grade(wrong)
+            grade_and_full(wrong)
