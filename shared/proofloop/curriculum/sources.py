@@ -59,7 +59,9 @@ class Sources:
         ]
 
     def problems(self, domain: Domain, split: Split, count: int, proofs: int) -> Problems:
-        """The [problems] section of a run for this domain, which may be the file of problems."""
+        """The [problems] section of a run for this domain. A curriculum's file of problems is a
+        domain too.
+        """
         files = self.spec.files
         source = {"file": files.problems} if files else {"domain": domain.name}
         return Problems.model_validate(

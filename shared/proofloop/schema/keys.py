@@ -211,7 +211,9 @@ def parse_answer(key: str) -> AnswerKey | None:
 
 
 def raw_answer(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:
-    """The generator's raw answer, named by its content for the same reason as tokens."""
+    """The generator's raw answer. The key has a digest of the content, because two workers may
+    answer the same request.
+    """
     return f"runs/{run_id}/proofs/{proof_id}/raw/{answer}-{content_digest}.json"
 
 

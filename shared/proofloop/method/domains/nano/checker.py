@@ -80,8 +80,8 @@ def omission(line: Line, after: tuple[str, int] | None = None) -> Defect:
 
 
 def parse_analysis(analysis: str) -> Analysis:
-    """Read an analysis with or without its frame and score. A line that is not a claim makes it
-    badly expressed.
+    """Read an analysis with or without its frame and score. A line that is not a claim makes the
+    analysis badly expressed.
     """
     if len(analysis) > MAX_CHARACTERS:
         return Analysis((), None, False)
