@@ -25,7 +25,8 @@ from proofloop.engine.local import LocalSettings
 from proofloop.engine.settings import read_settings
 from proofloop.errors import CallRefused, EngineError, NotFound, StoreError
 from proofloop.schema.records import Tokens
-from proofloop_serving.decoding import Batch, Row
+from proofloop_serving.decoding.batch import Batch
+from proofloop_serving.decoding.row import Row
 from proofloop_serving.loading import LoadedModel, load_model
 from proofloop_serving.text import StopStrings
 

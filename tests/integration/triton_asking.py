@@ -25,7 +25,7 @@ from proofloop.runs.model_registry import publish_folder
 from proofloop.store import LocalStore
 from tests.integration.triton_server import Triton
 
-STUB = b"from proofloop_serving.triton_model import TritonPythonModel as TritonPythonModel\n"
+STUB = b"from proofloop_serving.triton.model import TritonPythonModel as TritonPythonModel\n"
 FIRST = "runs/serving/models/verifier/000001"
 TYPES = {"TYPE_STRING": object, "TYPE_BOOL": bool, "TYPE_INT32": np.int32, "TYPE_FP32": np.float32}
 TYPES["TYPE_UINT64"] = np.uint64

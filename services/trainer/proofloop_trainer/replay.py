@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from proofloop_serving.routing import routers
+from proofloop_serving.decoding.routing import routers
 
 FREE = -1
 """Marks a choice that was not recorded: the router chooses itself."""

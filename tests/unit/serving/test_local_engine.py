@@ -16,10 +16,12 @@ from proofloop.method.prompts import load_pack
 from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines
-from proofloop_serving.decoding import Batch, Row, decode, passes, sample
+from proofloop_serving.decoding.batch import Batch, decode
+from proofloop_serving.decoding.prompts import ReadPrompts, passes
+from proofloop_serving.decoding.row import Row
+from proofloop_serving.decoding.sampling import sample
 from proofloop_serving.engine import LocalEngine, open_engine
 from proofloop_serving.loading import LoadedModel, load_model
-from proofloop_serving.prompt_cache import ReadPrompts
 from proofloop_trainer.nano import BASE_FOLDER
 from tests.builders import runspec
 

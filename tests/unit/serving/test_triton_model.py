@@ -16,7 +16,7 @@ pytest.importorskip("proofloop_serving", reason="proofloop-serving is not instal
 from proofloop.errors import CallRefused, EngineError
 from proofloop.schema.records import Sampling
 from proofloop_serving.calls import Progress, ServingRequest
-from proofloop_serving.triton_request import ParsedRequest
+from proofloop_serving.triton.request import ParsedRequest
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ def test_only_what_is_wrong_with_a_call_is_the_callers_mistake(
         get_input_tensor_by_name=lambda request, name: text if name == "text_input" else None
     )
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)
-    for name in ("triton_metrics", "triton_model"):
-        monkeypatch.delitem(sys.modules, f"proofloop_serving.{name}", raising=False)
-    module = importlib.import_module("proofloop_serving.triton_model")
+    for name in ("metrics", "model"):
+        monkeypatch.delitem(sys.modules, f"proofloop_serving.triton.{name}", raising=False)
+    module = importlib.import_module("proofloop_serving.triton.model")
     engine = MagicMock(begin=MagicMock(side_effect=error), counts=lambda: (0, 0))
     monkeypatch.setattr(module, "open_serving", lambda *_: engine)
     model, request = module.TritonPythonModel(), MagicMock(request_id=lambda: "a")
@@ -55,9 +55,9 @@ def test_a_sum_of_log_probabilities_is_sent_where_there_are_any(
     triton = MagicMock(Tensor=lambda name, values: (name, values.tolist()))
     triton.InferenceResponse = lambda output_tensors: dict(output_tensors)
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", triton)
-    for name in ("triton_metrics", "triton_model"):
-        monkeypatch.delitem(sys.modules, f"proofloop_serving.{name}", raising=False)
-    module = importlib.import_module("proofloop_serving.triton_model")
+    for name in ("metrics", "model"):
+        monkeypatch.delitem(sys.modules, f"proofloop_serving.triton.{name}", raising=False)
+    module = importlib.import_module("proofloop_serving.triton.model")
     model = module.TritonPythonModel()
     model._version = "m"
     request = ServingRequest("a", "Prove it.", Sampling(), seed=0)

@@ -172,7 +172,7 @@ config.pbtxt: |
   parameters { key: "version" value { string_value: {{ .server.version | quote }} } }
   parameters { key: "settings" value { string_value: "model.yaml" } }
 model.py: |
-  from proofloop_serving.triton_model import TritonPythonModel as TritonPythonModel
+  from proofloop_serving.triton.model import TritonPythonModel as TritonPythonModel
 {{- end }}
 
 {{/* The Triton model name of a version, as the engine `triton` computes it. */}}

@@ -16,7 +16,8 @@ from proofloop.method.domains.nano import NanoDomain, check_critique, check_proo
 from proofloop.method.prompts import load_pack
 from proofloop.method.prompts.reading.parsing import ParsedEvaluation, ParsedProof
 from proofloop.schema.records import Sampling, derive_seed
-from proofloop_serving.decoding import Row, decode
+from proofloop_serving.decoding.batch import decode
+from proofloop_serving.decoding.row import Row
 from proofloop_serving.loading import LoadedModel, load_model
 
 VOTES = 8

@@ -1,1 +1,1 @@
-from proofloop_serving.triton_model import TritonPythonModel as TritonPythonModel
+from proofloop_serving.triton.model import TritonPythonModel as TritonPythonModel

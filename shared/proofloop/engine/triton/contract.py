@@ -62,7 +62,7 @@ VERSION, SETTINGS = "version", "settings"
 """Parameters of a Triton model: its version, and the name of the file with its engine's settings.
 """
 
-MODEL_FILE = "from proofloop_serving.triton_model import TritonPythonModel\n"
+MODEL_FILE = "from proofloop_serving.triton.model import TritonPythonModel\n"
 """A model's complete model.py. It needs the package proofloop-serving on the server."""
 
 

@@ -1,15 +1,21 @@
-"""A cache of the prompts that a model has read: the n critiques of a proof read their common prompt
+"""Reads prompts into KV caches and keeps them: the n critiques of a proof read their common prompt
 once.
+
+Shapes: B prompts, T positions, V vocabulary, E experts (see `routing`).
 """
 
 from __future__ import annotations
 
 import copy
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
+
+from proofloop_serving.decoding.kv_cache import new_cache
+from proofloop_serving.decoding.routing import Recorder
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,3 +75,50 @@ class PromptCache:
             for prompt in oldest.places:
                 del self._by_prompt[prompt]
         return gone
+
+
+def passes(prompts: Sequence[tuple[int, ...]], tokens: int | None) -> list[list[tuple[int, ...]]]:
+    """Group prompts of similar length so that each group has at most `tokens` padded tokens, or a
+    single prompt.
+    """
+    groups: list[list[tuple[int, ...]]] = []
+    for prompt in sorted(prompts, key=len, reverse=True):
+        if groups and (tokens is None or (len(groups[-1]) + 1) * len(groups[-1][0]) <= tokens):
+            groups[-1].append(prompt)
+        else:
+            groups.append([prompt])
+    return groups
+
+
+def read_prompts(
+    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], recorder: Recorder
+) -> ReadPrompts:
+    """Read distinct prompts in one forward pass, padded on the left."""
+    width = max(map(len, prompts))
+    tokens = torch.tensor(
+        [(0,) * (width - len(prompt)) + prompt for prompt in prompts], device=model.device
+    )
+    mask = torch.tensor(
+        [(0,) * (width - len(each)) + (1,) * len(each) for each in prompts], device=model.device
+    )
+    cache = new_cache(model.config)
+    logits = forward(model, tokens, mask, cache)
+    places = {prompt: place for place, prompt in enumerate(prompts)}
+    return ReadPrompts(places, cache, mask, logits, recorder.take(len(prompts)))
+
+
+def forward(
+    model: PreTrainedModel, tokens: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache
+) -> torch.Tensor:
+    """The logits [B, V] of the last position. Positions count only real tokens."""
+    positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
+    output = model(
+        input_ids=tokens,
+        attention_mask=mask_BT,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    logits_B1V: torch.Tensor = output.logits
+    return logits_B1V[:, -1].float()

@@ -1,4 +1,4 @@
-"""The metrics of a served model on Triton's metrics port. For one thread: see `triton_model`."""
+"""The metrics of a served model on Triton's metrics port. For one thread: see `model`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Samples many answers at once from a Hugging Face causal language model by continuous batching.
-
-Rows join a running batch and leave it when they end. Each row has its own stream of random numbers,
-so its answer does not depend on the other rows. Identical prompts are read once.
+"""Rows that one model is completing: they join a running batch and leave it when they end.
 
 Shapes: B rows, T columns of the cache, V vocabulary, S steps of random numbers drawn ahead.
 """
@@ -9,18 +6,30 @@ Shapes: B rows, T columns of the cache, V vocabulary, S steps of random numbers 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from proofloop.engine.base import FinishReason
-from proofloop.schema.records import Sampling
-from proofloop_serving.kv_cache import can_join, joined, new_cache, replace_rows, trim_left
-from proofloop_serving.prompt_cache import PromptCache, ReadPrompts
-from proofloop_serving.routing import Recorder
+from proofloop_serving.decoding.kv_cache import (
+    can_join,
+    joined,
+    new_cache,
+    replace_rows,
+    trim_left,
+)
+from proofloop_serving.decoding.prompts import (
+    PromptCache,
+    ReadPrompts,
+    forward,
+    passes,
+    read_prompts,
+)
+from proofloop_serving.decoding.routing import Recorder
+from proofloop_serving.decoding.row import Row
+from proofloop_serving.decoding.sampling import sample
 
 GREEDY_TEMPERATURE = 1e-5  # used for temperature 0: all probability on the best token
 STEPS_AHEAD = 64  # steps for which random numbers are drawn at once
@@ -30,55 +39,6 @@ STEPS_BETWEEN_JOINS = (
 
 PER_ROW = ("logits_BV", "temperature_B", "top_p_B", "top_k_B", "uniforms_BS")
 """The tensors of a batch's state with one entry a row, beside the mask."""
-
-
-@dataclass(eq=False)
-class Row:
-    """One answer in progress. `seconds` is its share of the wall time of its steps.
-
-    `ends` is called with each new token and returns the stop string that it completes, if any.
-    """
-
-    prompt_ids: tuple[int, ...]
-    sampling: Sampling
-    seed: int
-    max_tokens: int
-    is_cancelled: Callable[[], bool] = lambda: False
-    top_k: int = 0  # 0: all tokens
-    ends: Callable[[int], str | None] = lambda token: None
-    cached_tokens: int = 0  # prompt tokens that were read before for another row
-    completion_ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    # Of all tokens but the last, which was never read.
-    experts: list[tuple[int, ...]] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-    stop_reason: str = ""
-    seconds: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._uniforms = np.random.Generator(np.random.Philox(self.seed))
-
-    def draw(self, steps: int) -> np.ndarray:
-        """The row's next random numbers in [0, 1), shape [steps]."""
-        return self._uniforms.random(steps)
-
-    def take(self, token: int, logprob: float, eos_ids: frozenset[int]) -> None:
-        """Add a token and end the row if there is a reason to. Does nothing if the row has
-        ended.
-        """
-        if self.finish_reason:
-            return
-        self.completion_ids.append(token)
-        self.logprobs.append(logprob)
-        if token in eos_ids:
-            self.finish_reason = "stop"
-        elif stop := self.ends(token):
-            self.finish_reason = "stop"
-            self.stop_reason = stop
-        elif len(self.completion_ids) >= self.max_tokens:
-            self.finish_reason = "length"
-        elif self.is_cancelled():
-            self.finish_reason = "cancelled"
 
 
 @dataclass
@@ -228,7 +188,7 @@ class Batch:
             state.keep(running)
             tokens_B = tokens_B[torch.tensor(running, device=tokens_B.device)]
         state.mask_BT = torch.cat([state.mask_BT, torch.ones_like(tokens_B)[:, None]], dim=1)
-        state.logits_BV = _forward(self._model, tokens_B[:, None], state.mask_BT, state.cache)
+        state.logits_BV = forward(self._model, tokens_B[:, None], state.mask_BT, state.cache)
         if (experts_B1E := self._recorder.take(len(state.rows))) is not None:
             for row, (experts,) in zip(state.rows, experts_B1E.tolist(), strict=True):
                 if row.finish_reason is None:
@@ -314,99 +274,5 @@ def decode(model: PreTrainedModel, rows: Sequence[Row], eos_ids: frozenset[int])
         batch.step()
 
 
-def sample(
-    logits_BV: torch.Tensor,
-    temperature_B: torch.Tensor,
-    top_p_B: torch.Tensor,
-    uniforms_B: torch.Tensor,
-    top_k_B: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sample a token for each row by inverting the cumulative distribution at `uniforms_B`.
-
-    Returns the tokens [B] and their log-probabilities [B] under the distribution that was sampled.
-    """
-    logits_BV = logits_BV.double() / temperature_B[:, None]
-    if top_k_B is not None and bool((top_k_B > 0).any()):
-        logits_BV = _likeliest(logits_BV, top_k_B)
-    probabilities_BV = torch.softmax(logits_BV, dim=-1)
-    if bool((top_p_B < 1).any()):
-        probabilities_BV = _nucleus(probabilities_BV, top_p_B)
-    cumulative_BV = probabilities_BV.cumsum(-1)
-    reached_B1 = uniforms_B[:, None] * cumulative_BV[:, -1:]
-    tokens_B1 = torch.searchsorted(cumulative_BV, reached_B1, right=True).clamp(
-        max=logits_BV.shape[1] - 1
-    )
-    return tokens_B1[:, 0], probabilities_BV.gather(1, tokens_B1)[:, 0].log()
-
-
-def _likeliest(logits_BV: torch.Tensor, top_k_B: torch.Tensor) -> torch.Tensor:
-    """Keep the k best tokens of each row with a k; among equals, the first."""
-    order_BV = logits_BV.argsort(dim=-1, descending=True, stable=True)
-    limit_B1 = torch.where(top_k_B > 0, top_k_B, logits_BV.shape[1])[:, None]
-    ranks_V = torch.arange(logits_BV.shape[1], device=logits_BV.device)
-    is_out_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter_(
-        1, order_BV, ranks_V >= limit_B1
-    )
-    return logits_BV.masked_fill(is_out_BV, -torch.inf)
-
-
-def _nucleus(probabilities_BV: torch.Tensor, top_p_B: torch.Tensor) -> torch.Tensor:
-    """Keep the smallest set of the likeliest tokens whose probability reaches top_p, and
-    renormalise.
-    """
-    ordered_BV, order_BV = probabilities_BV.sort(dim=-1, descending=True, stable=True)
-    before_BV = ordered_BV.cumsum(-1) - ordered_BV
-    ordered_BV = ordered_BV.masked_fill(before_BV >= top_p_B[:, None], 0.0)
-    kept_BV = torch.zeros_like(probabilities_BV).scatter_(1, order_BV, ordered_BV)
-    return kept_BV / kept_BV.sum(-1, keepdim=True)
-
-
-def passes(prompts: Sequence[tuple[int, ...]], tokens: int | None) -> list[list[tuple[int, ...]]]:
-    """Group prompts of similar length so that each group has at most `tokens` padded tokens, or a
-    single prompt.
-    """
-    groups: list[list[tuple[int, ...]]] = []
-    for prompt in sorted(prompts, key=len, reverse=True):
-        if groups and (tokens is None or (len(groups[-1]) + 1) * len(groups[-1][0]) <= tokens):
-            groups[-1].append(prompt)
-        else:
-            groups.append([prompt])
-    return groups
-
-
-def read_prompts(
-    model: PreTrainedModel, prompts: Sequence[tuple[int, ...]], recorder: Recorder
-) -> ReadPrompts:
-    """Read distinct prompts in one forward pass, padded on the left."""
-    width = max(map(len, prompts))
-    tokens = torch.tensor(
-        [(0,) * (width - len(prompt)) + prompt for prompt in prompts], device=model.device
-    )
-    mask = torch.tensor(
-        [(0,) * (width - len(each)) + (1,) * len(each) for each in prompts], device=model.device
-    )
-    cache = new_cache(model.config)
-    logits = _forward(model, tokens, mask, cache)
-    places = {prompt: place for place, prompt in enumerate(prompts)}
-    return ReadPrompts(places, cache, mask, logits, recorder.take(len(prompts)))
-
-
 def _uniforms(rows: Sequence[Row], steps: int, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.stack([row.draw(steps) for row in rows])).to(device)
-
-
-def _forward(
-    model: PreTrainedModel, tokens: torch.Tensor, mask_BT: torch.Tensor, cache: DynamicCache
-) -> torch.Tensor:
-    """The logits [B, V] of the last position. Positions count only real tokens."""
-    positions = (mask_BT.cumsum(-1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-    output = model(
-        input_ids=tokens,
-        attention_mask=mask_BT,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    logits_B1V: torch.Tensor = output.logits
-    return logits_B1V[:, -1].float()

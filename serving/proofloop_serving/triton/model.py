@@ -1,5 +1,4 @@
-"""The Triton Python-backend model: serves the tensors of `proofloop.engine.triton.contract` through
-an engine.
+"""The Python-backend model: starts each request at the engine and sends its responses.
 
 One thread, the pump, sends all responses. It polls the running calls about fifty times a second: a
 slow client gets fewer and larger chunks and never delays the engine. Only the pump uses Triton's
@@ -32,8 +31,8 @@ from proofloop.errors import CallRefused, EngineError, ProofloopError
 from proofloop_serving.calls import Progress, RunningCall, ServingEngine
 from proofloop_serving.opening import open_serving
 from proofloop_serving.settings import DEFAULT
-from proofloop_serving.triton_metrics import Metrics
-from proofloop_serving.triton_request import ParsedRequest, read_request
+from proofloop_serving.triton.metrics import Metrics
+from proofloop_serving.triton.request import ParsedRequest, read_request
 
 POLL_S = 0.02  # between two polls of the running calls
 CANCEL_POLL_S = 0.1  # between two checks for disconnected clients; each is a round trip
