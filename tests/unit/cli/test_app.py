@@ -31,9 +31,10 @@ def test_the_list_of_commands_has_the_first_sentence_of_each_commands_help(name:
     assert command.get_short_help_str(limit) == root.commands[name].get_short_help_str(limit)
 
 
-def test_help_imports_no_command() -> None:
+def test_help_lists_whole_summaries_and_imports_no_command() -> None:
     found = subprocess.run(
         [sys.executable, "-c", HELP_WITHOUT_COMMANDS], capture_output=True, text=True, check=True
     )
     assert "doctor" in found.stdout
+    assert "..." not in found.stdout.partition("Commands:")[2]  # no summary is cut off
     assert found.stdout.splitlines()[-1] == "imported: []"

@@ -58,12 +58,12 @@ def evaluate(
     local: LocalOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Evaluate a prover on a suite of problems, in one shot (section 3.3.1).
+    """Evaluate a prover on a suite of problems.
 
-    Each problem gets 8 proofs, and each proof the score that most of 8 critiques give. Prints the
-    share of proofs with score 1 (Pass@1) with its 95 % interval, by category. The score is the
-    verifier's: `proofloop judge` measures how far you can trust it. To resume an interrupted run,
-    run the command again.
+    This is the one-shot evaluation of section 3.3.1: each problem gets 8 proofs, and each proof the
+    score that most of 8 critiques give. Prints the share of proofs with score 1 (Pass@1) with its
+    95 % interval, by category. The score is the verifier's: `proofloop judge` measures how far you
+    can trust it. To resume an interrupted run, run the command again.
     """
     categories = categories_of(suite, category)
     fields = read_fields(using, RunSpec)

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from proofloop.report import CurriculumData, ReportData
 
 app = typer.Typer(
-    help="Runs and curricula in the store: list, show, steps, report, cost. For runs only:"
-    " problems, compare, measure, search, export.",
+    help="Runs and curricula in the store. For runs only: problems, compare, measure, search,"
+    " export.",
     no_args_is_help=True,
 )
 app.command("list")(list_runs)
