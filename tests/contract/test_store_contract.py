@@ -13,7 +13,7 @@ from threading import Barrier, Thread
 
 import pytest
 
-from proofloop.errors import ConfigError, NotFound, StoreError
+from proofloop.errors import ConfigError, InvalidKey, NotFound, StoreError
 from proofloop.store import LocalStore
 from proofloop.store.minio import MinioStore
 from proofloop.testing.store import StoreContract, StoreSubject
@@ -314,6 +314,15 @@ def test_a_server_that_is_not_ready_yet_is_away_and_its_keys_are_not_blamed() ->
 def test_a_server_that_asks_to_slow_down_is_asked_again(refusal: tuple[int, str]) -> None:
     with S3Server(refusal, refusal) as server:
         assert server.store().put_if_absent("a/k", b"x")
+
+
+@pytest.mark.parametrize("key", ["x" * 1025, "a\n", "\ud800"])
+def test_a_key_that_s3_cannot_hold_is_refused_before_the_server_is_asked(key: str) -> None:
+    with S3Server() as server:
+        store = server.store()
+        server.refusal = lambda _: pytest.fail("asked")  # type: ignore[method-assign]
+        with pytest.raises(InvalidKey):
+            store.put_if_absent(key, b"x")
 
 
 def test_a_server_that_never_stops_asking_to_slow_down_is_away() -> None:

@@ -89,7 +89,9 @@ BUCKET_RULE = (
 )
 
 _ABSENT = frozenset({"NoSuchKey", "NoSuchObject"})
-_INVALID = frozenset({"KeyTooLongError", "XMinioInvalidObjectName"})
+
+LONGEST_KEY_BYTES = 1024
+"""S3's own limit."""
 
 
 class _TryAgain(Exception):
@@ -195,7 +197,10 @@ class MinioStore:
 
     def _name(self, key: str) -> str:
         check_key(key, PARTS)
-        return self._prefix + key
+        name = self._prefix + key
+        if len(name.encode()) > LONGEST_KEY_BYTES:
+            raise InvalidKey(f"{name[:60]!r}... has more than {LONGEST_KEY_BYTES} bytes")
+        return name
 
     def _put(self, name: str, data: bytes, **headers: str) -> bool:
         """Write unless the object exists.
@@ -376,16 +381,14 @@ class MinioStore:
 
 
 def _classified(what: str, action: Callable[[], T]) -> T:
-    """Run the action. Raises NotFound, InvalidKey, StoreError, or _TryAgain for a failure that may
-    be temporary.
+    """Run the action. Raises NotFound, StoreError, or _TryAgain for a failure that may be
+    temporary.
     """
     try:
         return action()
     except S3Error as error:
         if error.code in _ABSENT:
             raise NotFound(what) from error
-        if error.code in _INVALID:
-            raise InvalidKey(f"{what}: {_described(error)}") from error
         if _is_temporary(error):
             raise _TryAgain(_described(error)) from error
         raise StoreError(f"{what}: the store refuses the request: {_described(error)}") from error
