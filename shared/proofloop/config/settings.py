@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     """The secret key of the S3 server."""
 
     cache: Path = Path.home() / ".cache" / "proofloop"
-    """The folder in which a service keeps the model versions that it downloaded."""
+    """The folder for downloaded model versions: the last 4 that were used of each role of a run."""
 
 
 def load_settings() -> Settings:
