@@ -5,7 +5,7 @@ process; medians of three seeds. `by need` is `stop_early = true`, `all` is `sto
 call counts when it waits for a slot, even if it is cancelled later. Judgements of the generator's
 own critique (always m) do not count. The last line is JSON, for each number of slots. The share
 `one_at_a_time` is a lower bound for any rule: each critique waits for the judgement of the previous
-one. `--small`: 24 proofs, 64 slots, one seed.
+one, and an unreadable one is requested once more. `--small`: 24 proofs, 64 slots, one seed.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Setting:
     slots: int
     seed: int
     good_share: float
+    half_share: float
     on_services: bool
 
 
@@ -85,6 +86,7 @@ def spec_of(setting: Setting, call_log: Path, early: bool) -> RunSpec:
             "settings": {
                 "seed": setting.seed,
                 "good_share": setting.good_share,
+                "half_share": setting.half_share,
                 "latency_s": LATENCY_S[slots],
                 "latency_sigma": 0.9,
                 "max_concurrency": slots,
@@ -147,12 +149,14 @@ def measure(setting: Setting, *, early: bool) -> Cost:
 
 
 def needed_one_at_a_time(store: LocalStore, spec: RunSpec, proof_id: str) -> int:
-    """How many critiques decide the label if they come in order, each with its judgement."""
+    """How many calls decide the label if the critiques come in order, each with its judgement."""
     stored = store.list(keys.judgements(spec.name, proof_id))
     judged = [get_record(store, key, Judgement) for key in stored]
     judged = [judgement for judgement in judged if judgement.index >= 0]
     counts = range(len(judged) + 1)
-    return next((at for at in counts if decide(judged[:at], n=N, k=K)), len(judged))
+    needed = next((at for at in counts if decide(judged[:at], n=N, k=K)), len(judged))
+    again = (keys.unread_critique(spec.name, proof_id, index) for index in range(needed))
+    return needed + sum(map(store.exists, again))
 
 
 def calls_in(call_log: Path) -> list[str]:
@@ -190,6 +194,12 @@ def main() -> None:
         "--services", action="store_true", help="on RabbitMQ, with a service for each role"
     )
     parser.add_argument("--good-share", type=float, default=0.4, help="of the proofs; default: 0.4")
+    parser.add_argument(
+        "--half-share",
+        type=float,
+        default=0.5,
+        help="of the flawed proofs, those that deserve 0.5; default: 0.5",
+    )
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     proofs, seeds = 96, range(asked.seeds)
@@ -200,7 +210,8 @@ def main() -> None:
     for slots in all_slots:
         rounds = []
         for seed in seeds:
-            setting = Setting(proofs, slots, seed, asked.good_share, asked.services)
+            shares = asked.good_share, asked.half_share
+            setting = Setting(proofs, slots, seed, *shares, asked.services)
             rounds.append(compare(setting))
             print(f"{slots} slots, seed {seed}: {rounds[-1]}", file=sys.stderr)
         found[str(slots)] = {

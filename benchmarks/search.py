@@ -56,6 +56,7 @@ class Size:
     proofs: int = 8
     rounds: int = 2
     n: int = 16
+    overlap: bool = False
 
 
 SMALL = Size(slots=16, latency_s=0.5, analyses=2, problems=3, proofs=4, n=8)
@@ -97,7 +98,12 @@ def spec_of(size: Size, seed: int, url: str, *, early: bool) -> RunSpec:
         },
         "models": {role: role for role in roles},
         "labeling": {"n": size.n, "m": 5, "k": 3, "stop_early": early},
-        "search": {"rounds": size.rounds, "keep": size.proofs, "analyses": size.analyses},
+        "search": {
+            "rounds": size.rounds,
+            "keep": size.proofs,
+            "analyses": size.analyses,
+            "overlap": size.overlap,
+        },
     }
     return parse_runspec(fields, "the benchmark")
 

@@ -4,9 +4,10 @@ The search driver of a run decides, on invented answers in a real store; calls t
 time. `makespan_ratio_to_bound` is that of `search.py`. `unlimited_ratio_to_bound` is the same with
 a slot for each call: no order of the same calls can do better. `makespan_ratio_to_unlimited`
 divides by the time with unlimited slots, or by the seconds of all calls divided by the slots if
-that is longer. `verifications_share` is of all n critiques of every proof. The last line is JSON,
-for each number of slots: medians of three seeds. `--small`: 16 slots, three smaller problems, one
-seed.
+that is longer. `verifications_share` is of all n critiques of every proof. `overlap_` are ratios of
+the search with `overlap = true`, which is another search, to this one. `score` and `overlap_score`
+are the mean scores of the problems' best proofs. The last line is JSON, for each number of slots: medians of three seeds.
+`--small`: 16 slots, three smaller problems, one seed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import statistics
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +36,7 @@ from proofloop.method.search_rule import FIRST_CRITIQUES
 from proofloop.runs.flow import critiques_at_once
 from proofloop.runs.planned import planned
 from proofloop.runs.search.driver import SearchDriver
+from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed, ProofReviewed
 from proofloop.schema.records import LabelOutcome, ModelRole
@@ -137,6 +140,11 @@ class Simulation:
 
     def work(self) -> float:
         return self.engine.busy / self.spec.engine.settings["max_concurrency"]
+
+    def score(self) -> float:
+        """The mean score of the best proofs of all problems."""
+        ends = list(searches_of(self._store, self.spec.name))
+        return sum(each.score or 0.0 for each in ends) / len(ends)
 
     def all_verifications(self) -> int:
         """The verifications of all n critiques of every proof."""
@@ -280,22 +288,37 @@ class Simulation:
         return pick(tuple(each for each in QUALITIES if each != truth), draw.score / NOISE)
 
 
-def simulate(size: Size, seed: int) -> Simulation:
+@contextmanager
+def simulated(size: Size, seed: int) -> Iterator[Simulation]:
+    """A simulated run, with its store."""
     with tempfile.TemporaryDirectory() as folder:
         simulation = Simulation(size, seed, LocalStore(Path(folder)))
         simulation.run()
-    return simulation
+        yield simulation
 
 
 def compare(size: Size, seed: int) -> dict[str, float]:
-    """With the size's slots, and with unlimited ones."""
-    found, unlimited = simulate(size, seed), simulate(replace(size, slots=UNLIMITED), seed)
+    """With the size's slots, with unlimited ones, and with overlapping rounds."""
+    with (
+        simulated(size, seed) as found,
+        simulated(replace(size, slots=UNLIMITED), seed) as unlimited,
+        simulated(replace(size, overlap=True), seed) as overlap,
+    ):
+        return ratios(found, unlimited, overlap)
+
+
+def ratios(found: Simulation, unlimited: Simulation, overlap: Simulation) -> dict[str, float]:
     least = max(found.work(), unlimited.engine.now)
+    critiques = found.engine.begun["verifier"]
     return {
         "makespan_ratio_to_bound": found.engine.now / found.bound(),
         "unlimited_ratio_to_bound": unlimited.engine.now / unlimited.bound(),
         "makespan_ratio_to_unlimited": found.engine.now / least,
-        "verifications_share": found.engine.begun["verifier"] / found.all_verifications(),
+        "verifications_share": critiques / found.all_verifications(),
+        "score": found.score(),
+        "overlap_makespan": overlap.engine.now / found.engine.now,
+        "overlap_verifications": overlap.engine.begun["verifier"] / critiques,
+        "overlap_score": overlap.score(),
     }
 
 

@@ -177,6 +177,7 @@ BAD = [
     ('[problems]\ngiven_analyses = "x"\n[labeling]\nm = 0\n', r"^\[problems\] given_analyses and \[labeling\] m = 0 do not go together: .*\nhint: set \[labeling\] given_m$"),
     (GIVEN + '[labeling]\nby = "checker"\n', r'^\[labeling\] by = "checker": the problems have no checker.*\nhint: set \[problems\] checker to a domain'),
     (SMALLEST + '[labeling]\nby = "checker"\n[training.generator]\nsteps = 1\n', r'^\[labeling\] by = "checker" and \[training.generator\] do not go together: the checker only measures'),
+    (SMALLEST + "[labeling]\nstop_early = false\n[search]\noverlap = true\n", r"^\[search\] overlap = true and \[labeling\] stop_early = false do not go together"),
     (SMALLEST + '[labeling]\nby = "checker"\n[search]\nrounds = 2\n', r'^\[labeling\] by = "checker" and \[search\] rounds = 2 do not go together: a search compares'),
     ('[problems]\nfile = "x"\nchecker = "nono"\n[labeling]\nby = "checker"\n', r"^unknown domain 'nono'"),
     ('seed_as = "a/b"\n' + SMALLEST, r"^seed_as in .*small.toml 'a/b' cannot be part of a key"),

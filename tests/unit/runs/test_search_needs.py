@@ -244,3 +244,67 @@ def test_events_of_other_proofs_change_nothing(tmp_path: Path) -> None:
     trial.search.add_answer(keys.proof(RUN, "another-000"))
     trial.search.add_answer(keys.meta_critique(RUN, trial.name(0), 0, 0))
     assert trial.needs() == Needs()
+
+
+def overlapping(root: Path) -> Trial:
+    """Two of three first proofs have labels, the third misses its last critiques."""
+    trial = Trial(root, searching(overlap=True))
+    trial.write(0, 1.0, 1.0, 0.5, 0.5)
+    trial.write(1, 0.0)
+    trial.write(2, 1.0)
+    assert labels(trial.needs()) == {"001"}
+    trial.needs()
+    trial.judge(0, [1.0, 1.0, 0.5, 0.5])
+    return trial
+
+
+def test_with_overlap_idle_slots_begin_the_next_round_early(tmp_path: Path) -> None:
+    trial = overlapping(tmp_path)
+    trial.needs(room=2)  # the slots are busy with the two critiques in flight
+    assert trial.search.next_round() == []
+    trial.needs(room=3)
+    [refinement] = trial.search.next_round()
+    assert refinement.parents[0].proof_id == trial.name(0)
+    trial.search.add_posed(refinement)
+    trial.needs(room=3)  # of which the unwritten proof takes the last
+    assert trial.search.next_round() == []
+
+
+def test_a_late_proof_is_compared_in_the_next_round(tmp_path: Path) -> None:
+    trial = overlapping(tmp_path)
+    trial.needs()
+    [refinement] = trial.search.next_round()
+    trial.search.add_posed(refinement)
+    for index, score in ((1, 1.0), (2, 1.0), (3, 0.5)):
+        trial.criticize(2, index, score)
+    trial.write(3, 0.0)
+    found = trial.needs()
+    assert labels(found) == {"003"}
+    assert judgements(found) == {("002", index) for index in range(N)}
+    trial.judge(2, [1.0, 1.0, 1.0, 0.5])
+    [second] = trial.search.next_round()
+    assert second.parents[0].proof_id == trial.name(2)
+
+
+def test_a_resumed_search_poses_its_overlapping_round_again(tmp_path: Path) -> None:
+    before = overlapping(tmp_path)
+    before.needs()
+    posed = before.search.next_round()
+    resumed = Trial(tmp_path, before.spec)
+    resumed.search.add_label(resumed.name(0), "accepted", solved=False)
+    resumed.search.add_label(resumed.name(1), "outranked", solved=False)
+    resumed.needs()
+    resumed.search.look()
+    resumed.needs()
+    assert resumed.search.next_round() == posed
+
+
+def test_without_overlap_a_round_waits_for_all_labels(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, searching())
+    trial.write(0, 1.0, 1.0, 1.0, 0.5)
+    trial.write(1, 0.0)
+    trial.write(2, 1.0)
+    trial.needs()
+    trial.judge(0, [1.0, 1.0, 1.0, 0.5])
+    trial.needs()
+    assert trial.search.next_round() == []

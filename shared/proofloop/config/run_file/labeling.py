@@ -123,3 +123,8 @@ class Search(Section):
         le=1024,
         description="refinements of each kept proof, each with another of its critiques",
     )
+    overlap: bool = Field(
+        False,
+        description="while slots are idle, begin the next round as soon as half of the newest one"
+        " has labels; needs stop_early. Not the paper's search, and not repeatable",
+    )

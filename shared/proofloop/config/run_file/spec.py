@@ -171,6 +171,16 @@ class RunSpec(Section):
         return self
 
     @model_validator(mode="after")
+    def _overlap_is_by_need(self) -> RunSpec:
+        if self.search.overlap and not self.labeling.stop_early:
+            raise ValueError(
+                "[search] overlap = true and [labeling] stop_early = false do not go together: with"
+                f" all critiques of every proof no slot is idle{HINT}set stop_early = true, or"
+                " overlap = false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _money_has_prices(self) -> RunSpec:
         if self.budget.money is not None and self.prices == Prices():
             raise ValueError(

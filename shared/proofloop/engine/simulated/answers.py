@@ -58,6 +58,9 @@ class SimulatedSettings(EngineSettings):
     good_share: float = Field(
         0.4, ge=0, le=1, description="proofs of quality 1; the others have 0 or 0.5"
     )
+    half_share: float = Field(
+        0.5, ge=0, le=1, description="of the other proofs, those of quality 0.5"
+    )
     verifier_noise: float = Field(
         0.1, ge=0, le=1, description="scores of any role that differ from the hidden quality"
     )
@@ -172,7 +175,8 @@ def _parts(
 
 def _proof(settings: SimulatedSettings, prompt: str, draw: Chances) -> Parts:
     """A new proof has a random quality. A refined proof is at least as good as its best parent."""
-    fresh = "1" if draw.quality < settings.good_share else pick(QUALITIES[:2], draw.flaw)
+    flawed = "0.5" if draw.flaw >= 1 - settings.half_share else "0"
+    fresh = "1" if draw.quality < settings.good_share else flawed
     quality = max([fresh, *PROOF.findall(prompt)])
     name = f"{int(draw.name * 2**32):08x}"
     solution = (

@@ -61,7 +61,7 @@ class SearchDriver:
         if not event.parents and event.problem_id not in self._searches:
             count = self._spec.problems.proofs_per_problem
             names = {proof_id(event.problem_id, number) for number in range(count)}
-            self._searches[event.problem_id] = ProblemSearch(names, count)
+            self._searches[event.problem_id] = ProblemSearch(names, posed=count, newest=count)
         if self._spec.searches_by_need:
             self._needs.add_posed(event)
 
@@ -81,7 +81,9 @@ class SearchDriver:
     def _close(self, name: str, *, is_compared: bool) -> None:
         problem_id = problem_of(name)
         search = self._searches.get(problem_id)
-        if search and search.close(name, is_compared=is_compared) and not search.waiting:
+        if not search or not search.close(name, is_compared=is_compared) or search.waiting:
+            return
+        if problem_id not in self._due:
             self._due.append(problem_id)
 
     # -- by need
@@ -120,10 +122,13 @@ class SearchDriver:
         return False
 
     def next_round(self) -> list[ProblemPosed]:
-        """The next round of a problem whose last round is complete; empty if there is none.
+        """The next round of a problem whose last round is complete, or nearly so if rounds overlap;
+        empty if there is none.
 
         After an error of the store it may be called again.
         """
+        if not self._due and self._spec.search.overlap and self._needs.is_idle:
+            self._due.extend(self._to_overlap())
         while self._due:
             problem_id = self._due[0]
             search = self._searches[problem_id]
@@ -136,6 +141,17 @@ class SearchDriver:
             self._proofs_of_ended += search.posed
             del self._searches[problem_id]
         return []
+
+    def _to_overlap(self) -> list[str]:
+        """The problem whose next round may begin early: of several the one that is furthest
+        behind.
+        """
+        found = [
+            problem_id
+            for problem_id, search in self._searches.items()
+            if search.may_overlap() and len(search.best_by_round) < self._spec.search.rounds
+        ]
+        return sorted(found, key=lambda each: len(self._searches[each].best_by_round))[:1]
 
     def _round(self, problem_id: str, search: ProblemSearch) -> list[ProblemPosed]:
         """The proofs of the next round; empty if the search ends."""
@@ -215,7 +231,7 @@ class SearchDriver:
         first = self._spec.problems.proofs_per_problem
         posed = self._proofs_of_ended + sum(each.posed for each in self._searches.values())
         num_unposed = max(0, planned - posed) // first
-        unposed = ProblemSearch(set(), first)
+        unposed = ProblemSearch(set(), posed=first)
         going_on = [*self._searches.values(), *[unposed] * num_unposed]
         mean = self._proofs_of_ended / self._ended if self._ended else float("inf")
         most = expected = 0.0

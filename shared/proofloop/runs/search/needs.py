@@ -48,6 +48,10 @@ class SearchNeeds:
         """Keys of answers that are to be read."""
         self._entered: deque[str] = deque()
         """Proofs just posed: a resumed run finds answers of theirs."""
+        self.is_idle = False
+        """Whether slots had nothing to do when the needs were last found: all critiques and proofs
+        that are requested leave room.
+        """
 
     def add_posed(self, event: ProblemPosed) -> None:
         self._searches[event.problem_id].add_posed(event.proof_id, event.group)
@@ -89,7 +93,11 @@ class SearchNeeds:
             for search in self._searches.values():  # slots are idle, and no critique is missing
                 names = search.to_judge_early(n=self._n, keep=self._keep(search))
                 events += self._judgements(names, search)
+        self.is_idle = room > self._num_unwritten() and not events
         return Needs(tuple(events), tuple(labels))
+
+    def _num_unwritten(self) -> int:
+        return sum(len(search.waiting - search.pool.keys()) for search in self._searches.values())
 
     # -- what is written
 

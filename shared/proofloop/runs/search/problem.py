@@ -34,9 +34,10 @@ class _Critiques:
 class ProblemSearch:
     """A search that has not ended.
 
-    `waiting`: the newest round's proofs without a label; `groups`: those of them that are posed,
-    with their groups; `new`: the proofs with a label to compare. `pool`: the round's readable
-    proofs; only a search by need fills it. `judging`: those whose judgements were requested.
+    `waiting`: the posed proofs without a label, all of the newest round unless rounds overlap;
+    `groups`: those of them that are posed, with their groups; `new`: the proofs with a label to
+    compare. `pool`: the readable ones of all these; only a search by need fills it. `judging`:
+    those whose judgements were requested. `newest`: how many proofs the newest round has.
     `is_changed`: the needs are to be worked out again; until then `open` are the proofs that need
     more critiques than are written, and `complete` is the number of those that need only others to
     compare with.
@@ -44,6 +45,7 @@ class ProblemSearch:
 
     waiting: set[str]
     posed: int
+    newest: int = 0
     groups: dict[str, str] = field(default_factory=dict)
     new: list[str] = field(default_factory=list)
     kept: list[Candidate] = field(default_factory=list)
@@ -57,8 +59,17 @@ class ProblemSearch:
 
     def begin_round(self, names: set[str]) -> None:
         """Compare these new proofs with the kept ones from now on."""
-        self.waiting, self.new, self.groups, self.pool = names, [], {}, {}
+        self.pool = {name: each for name, each in self.pool.items() if name in self.waiting}
+        self.waiting |= names
+        self.newest = len(names)
+        self.new = []
         self.is_changed = True
+
+    def may_overlap(self) -> bool:
+        """Whether the next round may begin before all proofs have labels: no more of them wait
+        than half of the newest round.
+        """
+        return not self.solved and bool(self.new) and 2 * len(self.waiting) <= self.newest
 
     def add_posed(self, name: str, group: str) -> None:
         self.groups[name] = group
