@@ -4,10 +4,11 @@ The search driver of a run decides, on invented answers in a real store; calls t
 time. `makespan_ratio_to_bound` is that of `search.py`. `unlimited_ratio_to_bound` is the same with
 a slot for each call: no order of the same calls can do better. `makespan_ratio_to_unlimited`
 divides by the time with unlimited slots, or by the seconds of all calls divided by the slots if
-that is longer. `verifications_share` is of all n critiques of every proof. `overlap_` are ratios of
-the search with `overlap = true`, which is another search, to this one. `score` and `overlap_score`
-are the mean scores of the problems' best proofs. The last line is JSON, for each number of slots: medians of three seeds.
-`--small`: 16 slots, three smaller problems, one seed.
+that is longer. `verifications_share` is of all n critiques of every proof. `score` is the mean
+score of the problems' best proofs. `overlap_` marks the search with `overlap = true`, which is
+another search: its time and critiques as ratios to this one's, and its score. The last line is
+JSON, for each number of slots: medians of three seeds. `--small`: 16 slots, three smaller problems,
+one seed.
 """
 
 from __future__ import annotations
