@@ -1,23 +1,20 @@
 """The agreement of predictions with people's grades, with 95 % intervals: problems are clusters.
 
 Means have the intervals of `runs.figures`. F1, the kappas, Kendall's tau and the area under the ROC
-curve have those of a jackknife that leaves out groups of problems. Tests compare all of them with
-scikit-learn and SciPy, whose fixed costs of a call outweigh these few lines many times.
+curve are scikit-learn's and SciPy's, with intervals of a jackknife that leaves out groups of
+problems: a bootstrap would call them hundreds of times.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
-from typing import NamedTuple
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
+from proofloop.errors import ConfigError, install_hint
 from proofloop.judging.predictions import Prediction
 from proofloop.runs.figures import Clusters, Figure
-from proofloop.runs.grading.agreement import Agreement
 
 GROUPS = 10
 """Of problems that the jackknife leaves out in turn. Fewer problems: one each."""
@@ -25,13 +22,9 @@ GROUPS = 10
 LEAST = {"f1": 0.0, "auroc": 0.0}
 """The least value of a statistic, where it is not -1."""
 
-T975 = (
-    *(12.7062047364, 4.3026527297, 3.1824463053, 2.7764451052, 2.5705818356),
-    *(2.4469118511, 2.3646242516, 2.3060041352, 2.2621571628),
-)
-"""The 97.5 % quantiles of Student's t for 1 to GROUPS - 1 degrees of freedom."""
+CLASSES = (0, 1, 2)
+"""Twice the scores: scikit-learn takes classes that are whole numbers."""
 
-Pair = tuple[float, float]
 
 MEANS = (
     "accuracy",
@@ -91,63 +84,56 @@ def _signed(figure: Figure) -> Figure:
     return Figure(**bounds, cases=figure.cases)
 
 
-def values(predictions: Sequence[Prediction]) -> dict[str, float | None]:
-    """The figures that are not means; None where one is not defined, as with one class alone."""
-    scores = Counter((each.truth, each.score) for each in predictions if each.score is not None)
-    ranked = [(each, each.strength) for each in predictions if each.strength is not None]
-    agreement = Agreement("people", "judges", scores)
+Statistic = Callable[[Sequence[Prediction]], float]
+
+
+def statistics() -> dict[str, Statistic]:
+    """The figures that are not means, by name. Raises ConfigError without the extra `judge`."""
+    try:
+        from scipy.stats import kendalltau  # type: ignore[import-untyped]
+        from sklearn import metrics  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ConfigError(
+            "scikit-learn and SciPy, which compute the figures, are not installed",
+            install_hint("[judge]"),
+        ) from error
+
+    def kappa(some: Sequence[Prediction], weights: str | None = None) -> float:
+        pairs = [
+            (int(2 * each.truth), int(2 * each.score)) for each in some if each.score is not None
+        ]
+        truths, scores = zip(*pairs, strict=True)
+        found: float = metrics.cohen_kappa_score(truths, scores, labels=CLASSES, weights=weights)
+        return found
+
+    def ranked(some: Sequence[Prediction]) -> list[Prediction]:
+        return [each for each in some if each.strength is not None]
+
     return {
-        "f1": _f1(predictions),
-        "kappa": agreement.kappa,
-        "weighted_kappa": agreement.weighted_kappa,
-        "kendall_tau": _kendall_tau([(each.grade, strength) for each, strength in ranked]),
-        "auroc": _auroc([(each.is_right, strength) for each, strength in ranked]),
+        "f1": lambda some: metrics.f1_score(
+            [each.is_right for each in some],
+            [each.is_accepted for each in some],
+            zero_division=float("nan"),
+        ),
+        "kappa": kappa,
+        "weighted_kappa": lambda some: kappa(some, "quadratic"),
+        "kendall_tau": lambda some: (
+            kendalltau(
+                [each.grade for each in ranked(some)], [each.strength for each in ranked(some)]
+            ).statistic
+        ),
+        "auroc": lambda some: metrics.roc_auc_score(
+            [each.is_right for each in ranked(some)], [each.strength for each in ranked(some)]
+        ),
     }
 
 
-def _f1(predictions: Sequence[Prediction]) -> float | None:
-    marks = Counter((each.is_right, each.is_accepted) for each in predictions)
-    missed = marks[True, False] + marks[False, True]
-    both = 2 * marks[True, True]
-    return both / (both + missed) if both + missed else None
+def values(predictions: Sequence[Prediction]) -> dict[str, float | None]:
+    """The value of each statistic; None where it is not defined, as with one class alone."""
+    from sklearn import config_context
 
-
-def _kendall_tau(pairs: Sequence[Pair]) -> float | None:
-    """Tau-b, which corrects for ties (Kendall 1945)."""
-    order = _order(pairs)
-    untied = order.untied_x * order.untied_y
-    return order.net / math.sqrt(untied) if untied else None
-
-
-def _auroc(pairs: Sequence[Pair]) -> float | None:
-    """The share of pairs of a right and a wrong proof in which the right one is stronger; ties
-    count half (Mann and Whitney 1947).
-    """
-    order = _order(pairs)
-    return (1 + order.net / order.untied_x) / 2 if order.untied_x else None
-
-
-class _Order(NamedTuple):
-    """The pairs of cases that have the same order in x and y, less those with opposite orders; and
-    the pairs that are no tie in x, and in y.
-    """
-
-    net: int
-    untied_x: int
-    untied_y: int
-
-
-def _order(pairs: Sequence[Pair]) -> _Order:
-    net, lower = 0, list[float]()  # the y of all cases with a lower x
-    for _, cases in groupby(sorted(pairs), key=itemgetter(0)):
-        same = [y for _, y in cases]
-        net += sum(bisect_left(lower, y) + bisect_right(lower, y) - len(lower) for y in same)
-        lower = sorted(lower + same)
-    return _Order(net, *(_untied(Counter(side)) for side in ([x for x, _ in pairs], lower)))
-
-
-def _untied(counts: Counter[float]) -> int:
-    return math.comb(counts.total(), 2) - sum(math.comb(count, 2) for count in counts.values())
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        return {name: _defined(of, predictions) for name, of in statistics().items()}
 
 
 def statistic_figures(predictions: Sequence[Prediction]) -> dict[str, Figure]:
@@ -194,10 +180,22 @@ def _groups(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
 def _interval(
     name: str, value: float | None, replicates: Sequence[float | None]
 ) -> tuple[float | None, float | None]:
+    from scipy.stats import t
+
     known = [each for each in replicates if each is not None]
     if value is None or len(known) < len(replicates):
         return None, None
     spread = sum((each - value) ** 2 for each in known)
     error = math.sqrt(spread * (len(known) - 1) / len(known))
-    reach = T975[len(known) - 2] * error
+    reach = float(t.ppf(0.975, len(known) - 1)) * error
     return max(LEAST.get(name, -1.0), value - reach), min(1.0, value + reach)
+
+
+def _defined(of: Statistic, predictions: Sequence[Prediction]) -> float | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns about one class alone
+        try:
+            value = float(of(predictions))
+        except ValueError:  # no decided proof at all
+            return None
+    return None if math.isnan(value) else value

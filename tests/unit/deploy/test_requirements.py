@@ -26,6 +26,7 @@ EXTRAS_OF = {
         "cluster",
         "documents",
         "flower",
+        "judge",
         "parquet",
         "report",
         "sentry",

@@ -20,6 +20,7 @@ from proofloop.cli.judge.runs import (
     read_proofs,
 )
 from proofloop.cli.plan.output import print_run
+from proofloop.judging.agreement import statistics
 from proofloop.judging.knock_out import most_comparisons
 from proofloop.judging.page import write_page
 from proofloop.judging.rows import write_rows
@@ -109,6 +110,7 @@ def judge(
     """
     specs = judging_specs(using, data, name, "-attacked" if attack else "")
     comparing = comparing_specs(specs, knock_out, is_attack=attack)
+    statistics()  # a missing extra is named before any model is paid
     read = read_proofs(data, column or [], scale, specs)
     if attack:
         read = manipulated(read, per_kind, specs[0])
