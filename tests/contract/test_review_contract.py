@@ -36,7 +36,7 @@ from proofloop_labeler.review import announcer, cases
 from proofloop_labeler.review.announcer import Announcer
 from proofloop_labeler.review.app import grading_app
 from proofloop_labeler.review.cases import Cases, Offer
-from proofloop_labeler.review.tasks import assigned
+from proofloop_labeler.review.tasks import Subject, assigned
 from tests.builders import (
     PROOF,
     RUN,
@@ -649,6 +649,15 @@ def test_the_page_tells_which_grades_training_used(page: Open) -> None:
     browser.post(CASE, data=FORM)
     words = "Training: step 3 of the verifier used the grades up to number 1."
     assert words in browser.get(CASE).text
+
+
+def test_people_grade_no_comparisons_of_a_knock_out(store: Store) -> None:
+    compared = Problem(id="p1", question="Q", rival="Another proof.")
+    put_record(store, keys.problem(RUN, "p1"), compared)
+    put_case(store)
+    found = Cases(store, Offer(spot_checks=1, analyses=1)).tasks(RUN)
+    assert found.tasks == ()
+    assert not found.may_grade(Subject(PROOF))
 
 
 def test_the_pages_work_under_a_prefix(page: Open) -> None:

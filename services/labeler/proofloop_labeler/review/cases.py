@@ -8,7 +8,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -133,6 +133,7 @@ class Cases:
         self._grades: dict[str, ReadOnce[Grade, Grade]] = {}
         self._steps: dict[str, ReadOnce[TrainingStep, TrainingStep]] = {}
         self._analyses: dict[tuple[str, str], int | None] = {}
+        self._is_knock_out: dict[str, bool] = {}
 
     def runs(self) -> Iterator[str]:
         """The names of the runs, without those of single `prove` and `judge` calls."""
@@ -151,11 +152,22 @@ class Cases:
                 run, ReadOnce(self._store, keys.all_grades(run), Grade, _itself)
             )
         found = labels.all(age_s=LISTED_S)
+        if self._compares(run, found):
+            found = {}
         histories: dict[Subject, list[Grade]] = defaultdict(list)
         for grade in grades.all().values():
             histories[Subject(grade.proof_id, grade.critique)].append(grade)
         tasks = [*self._proofs(found.values()), *self._sample_analyses(run, found.values())]
         return RunTasks(tuple(tasks), dict(histories), found, self._offer)
+
+    def _compares(self, run: str, labels: Mapping[str, LabelSummary]) -> bool:
+        """Whether the run is a knock-out: its scores tell which of two proofs is better, not how
+        good one is.
+        """
+        if run not in self._is_knock_out and labels:
+            key = keys.problem(run, next(iter(labels.values())).problem_id)
+            self._is_knock_out[run] = get_record(self._store, key, Problem).rival is not None
+        return self._is_knock_out.get(run, False)
 
     def _proofs(self, labels: Iterable[LabelSummary]) -> Iterator[Task]:
         decided = []

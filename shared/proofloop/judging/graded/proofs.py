@@ -100,7 +100,11 @@ def _row(
         if found.get("max") not in (None, ""):
             most = parse_grade(found["max"])
             if full not in (None, most):
-                raise ConfigError(f"grade {found['grade']!r}, and full marks of {most:g}", "")
+                raise ConfigError(
+                    f"grade {found['grade']!r} is of {full:g}, but the row's full marks are"
+                    f" {most:g}",
+                    "correct the row",
+                )
             full = most
         return _Row(place, found, grade, full)
     except ConfigError as error:

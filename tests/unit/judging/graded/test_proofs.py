@@ -293,7 +293,7 @@ def test_a_grade_that_names_its_full_marks(tmp_path: Path) -> None:
         ({"grade": "120%"}, "grade 120 is not on the scale: grades go to 100"),
         ({"grade": "3/0"}, "grade '3/0' is of 0, which are no full marks"),
         ({"grade": "a/7"}, "grade 'a' is neither a number"),
-        ({"grade": "6/7", "max": 10}, "grade '6/7', and full marks of 10"),
+        ({"grade": "6/7", "max": 10}, "grade '6/7' is of 7, but the row's full marks are 10"),
     ],
 )
 def test_a_grade_off_its_own_full_marks_is_set_aside(
