@@ -11,6 +11,9 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --fork-strat
 SERVICE_EXTRAS := --extra cluster --extra sentry --extra tracing
 LIGHT_EXTRAS := $(SERVICE_EXTRAS) --extra flower
 
+# Images often forbid to write bytecode. Each process of a test run would then compile the code again.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint unit pytest docs site format bench base-model lock images release-check clean
 
@@ -31,8 +34,8 @@ lint: setup ## ruff, mypy, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup ## the unit tests alone: no server, one to two minutes (ARGS="-k name")
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --hypothesis-profile quick tests/unit $(ARGS)
+unit: setup ## the unit tests alone: no server, about a minute (ARGS="-k name")
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup --hypothesis-profile quick tests/unit $(ARGS)
 
 pytest: setup ## the tests alone, on two cores (ARGS="-k name"); half of the time they wait
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup $(ARGS)

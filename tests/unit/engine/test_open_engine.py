@@ -257,7 +257,7 @@ def test_a_check_does_not_wait_until_a_model_has_thought(engines: Engines) -> No
             exchange.stall_until_client_leaves()
 
     with ScriptedServer(think) as server:
-        engines.check(served_by(server))
+        engines.check(served_by(server), roles=["generator"])
         assert server.client_left.wait(5)
 
 
