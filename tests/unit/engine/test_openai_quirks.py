@@ -261,7 +261,7 @@ def test_load_fails_no_call(serve: Serve, connect: Connect) -> None:
     """Most of these calls use up their attempts while those that the server took are answered one
     after another.
     """
-    server = serve(takes_at_most(2, answer_s=0.5))
+    server = serve(takes_at_most(2, answer_s=0.25))
     engine = connect(server, max_concurrency=6, longest_wait_s=0.05, longest_busy_s=0.01)
     left, loads = {seed: engine.submit(ask(seed=seed)) for seed in range(16)}, 0
     while left:
@@ -278,11 +278,25 @@ def test_load_fails_no_call(serve: Serve, connect: Connect) -> None:
 def test_a_call_that_is_refused_as_busy_while_another_is_in_flight_is_load(
     serve: Serve, connect: Connect
 ) -> None:
-    server = serve(depending_on(POISON, refuses(503, "busy"), takes_at_most(64, answer_s=3.0)))
-    engine = connect(server, longest_busy_s=0.01)
+    begun, failed = threading.Event(), threading.Event()
+
+    def answer(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.say("Fine.")
+        if exchange.body["max_tokens"] > 1:
+            begun.set()
+            failed.wait(60)
+        exchange.finish()
+
+    engine = connect(
+        serve(depending_on(POISON, refuses(503, "busy"), answer)),
+        longest_busy_s=0.01,
+        idle_timeout_s=60.0,
+    )
     other = engine.submit(ask("Another."))
-    time.sleep(0.5)
+    assert begun.wait(60)
     error = fails_with(engine, POISON)
+    failed.set()
     assert error.retryable and error.is_load
     assert other.result(60).text == "Fine."
 
