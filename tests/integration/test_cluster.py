@@ -20,6 +20,7 @@ from proofloop.store import get_record, open_store
 from tests.integration.installation import Installation, installed
 from tests.integration.processes import folder
 from tests.integration.rabbitmq import RABBITMQ, Node, ask, running_cluster, wait_joined
+from tests.integration.run_files import simulated_run
 from tests.integration.servers import install
 from tests.waiting import wait_until
 
@@ -37,26 +38,13 @@ LEASE_S = 60
 PART = 25
 """So many labels before the node is killed, and again before it comes back."""
 
-RUN = """
-name = "cluster"
-[problems]
-domain = "nano"
-count = 30
-proofs_per_problem = 4
-[engine]
-kind = "simulated"
-settings = { latency_s = 0.3 }
-[flow]
-max_waiting_proofs = 24
-[models]
-generator = "rehearsal"
-verifier = "rehearsal"
-meta_verifier = "rehearsal"
-[labeling]
-n = 4
-m = 3
-k = 2
-"""
+RUN = simulated_run(
+    "cluster",
+    count=30,
+    proofs_per_problem=4,
+    settings="latency_s = 0.3",
+    flow="max_waiting_proofs = 24",
+)
 
 
 @pytest.fixture(scope="module")

@@ -23,27 +23,11 @@ from proofloop.schema import keys
 from proofloop.schema.records import CritiqueRequest, Label, Proof
 from proofloop.store import Store, get_record, open_store
 from tests.integration.installation import PROOFLOOP, Installation
+from tests.integration.run_files import simulated_run
 from tests.integration.servers import S3, Broker, free_ports
 from tests.waiting import wait_until
 
-RUN = """
-name = "counted"
-[problems]
-domain = "nano"
-count = 3
-proofs_per_problem = 2
-[engine]
-kind = "simulated"
-settings = { latency_s = 0.02 }
-[models]
-generator = "rehearsal"
-verifier = "rehearsal"
-meta_verifier = "rehearsal"
-[labeling]
-n = 4
-m = 3
-k = 2
-"""
+RUN = simulated_run("counted", count=3, proofs_per_problem=2, settings="latency_s = 0.02")
 PROOFS, CRITIQUES = 6, 24
 PROBE_S = 5.0  # as the chart's timeoutSeconds
 

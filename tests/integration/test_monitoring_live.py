@@ -21,29 +21,18 @@ from tests.helm.chart import Object, values_of
 from tests.helm.test_monitoring import SCRAPED, dashboard_queries, names_in, rules
 from tests.integration.installation import Installation
 from tests.integration.prometheus import Prometheus, filled_in, running_prometheus, wait_for_alert
+from tests.integration.run_files import simulated_run
 from tests.integration.servers import Broker, free_ports, publish
 from tests.waiting import wait_until
 
 ROLES = ("generator", "verifier", "meta_verifier", "labeler", "trainer")
 
-RUN = """
-name = "watched"
-[problems]
-domain = "nano"
-count = 12
-proofs_per_problem = 2
-[engine]
-kind = "simulated"
-settings = { latency_s = 0.4, malformed_share = 0.15, failure_share = 0.1, verifier_noise = 0.4 }
-[models]
-generator = "rehearsal"
-verifier = "rehearsal"
-meta_verifier = "rehearsal"
-[labeling]
-n = 4
-m = 3
-k = 2
-"""
+RUN = simulated_run(
+    "watched",
+    count=12,
+    proofs_per_problem=2,
+    settings="latency_s = 0.4, malformed_share = 0.15, failure_share = 0.1, verifier_noise = 0.4",
+)
 
 
 @dataclass(frozen=True)

@@ -37,30 +37,18 @@ from proofloop.schema.records import Label
 from proofloop.store import Store, get_record, open_store, put_record
 from tests.builders import answer, evaluation, label, model_folder, runspec
 from tests.integration.installation import Installation
+from tests.integration.run_files import simulated_run
 from tests.integration.servers import idle_consumer, publish, taken_from
 from tests.scripted_openai import Exchange, ScriptedServer
 from tests.waiting import wait_until
 
-RUN = """
-name = "chaos"
-[problems]
-domain = "nano"
-count = 25
-proofs_per_problem = 4
-[engine]
-kind = "simulated"
-settings = { latency_s = 0.1, failure_share = 0.02 }
-[flow]
-max_waiting_proofs = 24
-[models]
-generator = "rehearsal"
-verifier = "rehearsal"
-meta_verifier = "rehearsal"
-[labeling]
-n = 4
-m = 3
-k = 2
-"""
+RUN = simulated_run(
+    "chaos",
+    count=25,
+    proofs_per_problem=4,
+    settings="latency_s = 0.1, failure_share = 0.02",
+    flow="max_waiting_proofs = 24",
+)
 
 FIRST_CRITIQUES = first_critiques(n=4, k=2)
 
