@@ -43,7 +43,10 @@ def test_more_processes_than_gpus_are_refused_with_the_ways_out(monkeypatch: pyt
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(ConfigError, match=r"2 processes .* 1 GPU") as refused:
         ranks.join()
-    assert "start 1 here" in refused.value.hint and "CUDA_VISIBLE_DEVICES=" in refused.value.hint
+    assert (
+        "start 1 on this machine" in refused.value.hint
+        and "CUDA_VISIBLE_DEVICES=" in refused.value.hint
+    )
 
 
 def test_a_process_that_alone_cannot_open_a_model_ends(
