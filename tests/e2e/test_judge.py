@@ -194,7 +194,7 @@ def test_the_example_has_proofs_and_a_plan() -> None:
     example = Path(__file__).parents[2] / "examples" / "judge-nano"
     arguments = ["judge", str(example / "graded.jsonl"), "--using", str(example / "run.toml")]
     printed = CliRunner().invoke(app, [*arguments, "--plan"], catch_exceptions=False)
-    assert "judge-nano-on-graded: 90 problems" in printed.stdout
+    assert "judge-nano-on-graded: 90 proofs" in printed.stdout
 
 
 def test_a_knock_out_chooses_among_accepted_proofs(folder: Path) -> None:

@@ -26,7 +26,8 @@ def print_run(estimate: RunEstimate, spec: RunSpec) -> None:
     rows.append(_range("time", estimate.hours, lambda hours: span(hours * HOUR_S)))
     if estimate.money:
         rows.append(_range("cost, by [prices]", estimate.money, lambda money: f"{money:,.2f}"))
-    emit(rows, as_json=False, title=f"{spec.name}: {estimate.problems} problems")
+    cases = "proofs" if spec.problems.has_proofs else "problems"
+    emit(rows, as_json=False, title=f"{spec.name}: {estimate.problems} {cases}")
     for reason in estimate.rests_on:
         print(f"- {reason}")
     if estimate.money is None:

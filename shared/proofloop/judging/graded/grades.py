@@ -87,7 +87,8 @@ def parse_grade(value: object) -> float:
         number = math.nan
     if not math.isfinite(number):  # an empty cell of pandas is `nan`
         raise ConfigError(
-            f"grade {str(value)[:40]!r} is neither a number nor one of {', '.join(WORDS)}",
+            f"grade {str(value)[:40]!r} is neither a number, such as 6, 6/7 or 85%, nor one of"
+            f" {', '.join(WORDS)}",
             "correct the row, or name the column of the grades: --column grade=NAME",
         )
     return number
