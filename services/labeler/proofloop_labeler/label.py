@@ -26,7 +26,7 @@ from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofLabeled, ProofWritten, ReviewJudged
 from proofloop.schema.ids import SELF_CRITIQUE
 from proofloop.schema.records import LABELER, CritiqueRequest, Given, Judgement, Label, Proof
-from proofloop.store import find_record, get_record, put_record
+from proofloop.store import find_record, put_record
 from proofloop.worker.tools import Tools
 
 UNREADABLE = Decision("unreadable", "unreadable", None, ())
@@ -50,7 +50,7 @@ def label(event: ReviewJudged, tools: Tools) -> Iterator[Event]:
     """
     found = find_record(tools.store, keys.label(event.run_id, event.proof_id), Label)
     if found is None:
-        proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
+        proof = tools.runs.proof(event.run_id, event.proof_id)
         decided = yield from _decide_or_ask(event, proof, tools)
         if decided is None:
             return

@@ -42,7 +42,7 @@ def judge(event: ProofReviewed, tools: Tools) -> Iterator[Event]:
 
 
 def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
-    proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
+    proof = tools.runs.proof(event.run_id, event.proof_id)
     analysis, verdict = _critique(event, proof, tools)
     spec = tools.runs.spec(event.run_id)
     count = _metas(event, proof, spec)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofReviewed, ProofWritten
 from proofloop.schema.ids import AnswerName, critique_name, unread_name
-from proofloop.schema.records import Critique, Proof
-from proofloop.store import find_record, get_record
+from proofloop.schema.records import Critique
+from proofloop.store import find_record
 from proofloop.worker.calls.model_call import ModelCall
 from proofloop.worker.calls.model_request import ModelRequest
 from proofloop.worker.calls.waiting import Cancelled
@@ -50,7 +50,7 @@ def _write(event: ProofWritten, tools: Tools) -> Critique:
 def _request(
     event: ProofWritten, tools: Tools, name: AnswerName, shown_as: AnswerName | None = None
 ) -> Critique:
-    proof = get_record(tools.store, keys.proof(event.run_id, event.proof_id), Proof)
+    proof = tools.runs.proof(event.run_id, event.proof_id)
     problem = tools.runs.problem(event.run_id, proof.problem_id)
     pack = tools.runs.pack(event.run_id)
     prompt = pack.verify(problem.question, proof.solution, **problem.aids)

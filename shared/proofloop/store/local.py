@@ -98,7 +98,7 @@ class LocalStore:
         """Read in chunks of `size` bytes, or as one chunk if `size` is None."""
         is_empty = True
         try:
-            with open(self._path(key), "rb") as file:
+            with open(self._path(key), "rb", buffering=0) as file:
                 while data := file.read(size):
                     is_empty = False
                     yield data

@@ -19,7 +19,7 @@ from proofloop.method.prompts import PromptPack, Reader
 from proofloop.runs.model_registry import last_served
 from proofloop.runs.spec import get_spec
 from proofloop.schema import keys
-from proofloop.schema.records import ModelRole, Problem
+from proofloop.schema.records import ModelRole, Problem, Proof
 from proofloop.store import Store, get_record
 from proofloop.worker.undecided_proofs import UndecidedProofs
 
@@ -33,6 +33,9 @@ SPEC_CACHE_S = 5.0
 
 RUNS_KEPT = 64
 """The most runs whose specs a worker remembers."""
+
+PROOFS_KEPT = 512
+"""Twice the proofs that wait for their labels by default; each is read for every critique."""
 
 
 class RunCache:
@@ -57,6 +60,9 @@ class RunCache:
         self._reading_served = threading.Lock()
         self.pack = lru_cache(maxsize=64)(self._load_pack)
         self.problem = lru_cache(maxsize=1024)(self._load_problem)
+        # not in a service: a run may be deleted meanwhile, and posed again under the same name
+        cached = lru_cache(maxsize=PROOFS_KEPT)(self._load_proof)
+        self.proof = cached if is_alone else self._load_proof
         self.undecided = UndecidedProofs(store, is_alone=is_alone)
 
     def spec(self, run_id: str) -> RunSpec:
@@ -118,6 +124,9 @@ class RunCache:
 
     def _load_pack(self, run_id: str) -> PromptPack:
         return get_record(self._store, keys.prompts(run_id), PromptPack)
+
+    def _load_proof(self, run_id: str, proof_id: str) -> Proof:
+        return get_record(self._store, keys.proof(run_id, proof_id), Proof)
 
     def _load_problem(self, run_id: str, problem_id: str) -> Problem:
         return get_record(self._store, keys.problem(run_id, problem_id), Problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -33,6 +34,9 @@ messages may have to wait behind this one.
 """
 
 MAX_REASON_CHARS = 500
+
+_THIS_PROCESS = uuid.uuid4().hex[:8]
+_NUMBERS = itertools.count()
 
 
 class RefusedCall:
@@ -87,7 +91,7 @@ class ModelCall:
     def _submit(self) -> Call:
         request = self.request
         generation = GenerationRequest(
-            id=f"{request.role}:{request.proof_id}:{request.name}:{uuid.uuid4().hex[:8]}",
+            id=f"{request.role}:{request.proof_id}:{request.name}:{_THIS_PROCESS}-{next(_NUMBERS)}",
             model=request.version,
             messages=(ChatMessage("user", request.prompt.text),),
             sampling=self._sampling,
@@ -241,7 +245,8 @@ class ModelCall:
         try:
             pack = self.tools.runs.pack(request.run_id)
             engine = self.tools.engine(self._spec, request.role)
-            check_taken(engine, self._spec, pack, request.role, request.version)
+            with self.tools.turn.left():
+                check_taken(engine, self._spec, pack, request.role, request.version)
         except CallRefused as refusal:
             return EngineError(f"it refuses every call: {refusal}", retryable=False)
         except EngineError as away:
@@ -264,14 +269,15 @@ class ModelCall:
         def try_another() -> bool:
             engine = tools.engine(self._spec, request.role)
             pack = tools.runs.pack(request.run_id)
-            return is_answered(
-                engine,
-                self._spec,
-                pack,
-                request.role,
-                request.version,
-                lambda: tools.shutdown.must_cancel,
-            )
+            with tools.turn.left():
+                return is_answered(
+                    engine,
+                    self._spec,
+                    pack,
+                    request.role,
+                    request.version,
+                    lambda: tools.shutdown.must_cancel,
+                )
 
         return tools.health.failing.failed(
             request.run_id, request.role, request.call_id, try_another
@@ -350,7 +356,7 @@ def _wait(
         call.when_done(partial(wait.wake, position))
     with tools.waiting.wait(wait):
         while running:
-            position = wait.next()
+            position = wait.next(tools.turn)
             try:
                 reply = running[position].reply_of_ended()
             except Retry as wish:

@@ -12,12 +12,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 import structlog
 
 from proofloop.errors import Retry, StoreError
 from proofloop.store import Store
+from proofloop.worker.turn import FreeTurn
 
 log = structlog.get_logger()
 
@@ -47,9 +48,15 @@ class Wait:
         """Wake the message: a call has ended, or waiting must stop because of this error."""
         self._news.put(news)
 
-    def next(self) -> int:
-        """Sleep until a call ends. Raises the error passed to `wake`."""
-        news = self._news.get()
+    def next(self, turn: FreeTurn | None = None) -> int:
+        """Sleep until a call ends, and leave the turn meanwhile. Raises the error passed to
+        `wake`.
+        """
+        try:
+            news = self._news.get_nowait()
+        except Empty:
+            with (turn or FreeTurn()).left():
+                news = self._news.get()
         if isinstance(news, Exception):
             raise news
         return news
