@@ -1,8 +1,8 @@
 """Measures the pipeline's own cost, with a simulated engine that answers at once.
 
-The last line of stdout is JSON: `events_per_second` of the larger run, and the peak resident memory
-of a run with 1,000 and of one with 100,000 proofs (each in a separate process), which must not
-differ. `--small`: 200 and 2,000 proofs.
+The last line of stdout is JSON: `events_per_second` and `cpu_us_per_event` (processor time) of the
+larger run, and the peak resident memory of a run with 1,000 and of one with 100,000 proofs (each in
+a separate process), which must not differ. `--small`: 200 and 2,000 proofs.
 """
 
 from __future__ import annotations
@@ -47,21 +47,27 @@ def benchmark_spec(proofs: int) -> RunSpec:
 
 
 def run(proofs: int) -> dict[str, float]:
-    """Run once; returns events per second and the peak memory of this process."""
+    """Run once; returns events per second, processor time per event, and the peak memory of this
+    process.
+    """
     with tempfile.TemporaryDirectory() as folder:
         store = LocalStore(Path(folder))
         spec = create_run(store, benchmark_spec(proofs), resume=False)
         engines = Engines(store, Path(folder))
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         with EmbeddedPipeline(store, engines, spec) as pipeline:
             progress = pipeline.run()
-            seconds = time.perf_counter() - began
+            seconds, cpu = time.perf_counter() - began, time.process_time() - cpu_began
             metrics = pipeline.tools.metrics
             events = metrics.total(metrics.messages, outcome="acked")
         engines.close()
         memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the clean-up
     assert progress.labeled == proofs
-    return {"events_per_second": events / seconds, "memory_mb": memory_mb}
+    return {
+        "events_per_second": events / seconds,
+        "cpu_us_per_event": 1e6 * cpu / events,
+        "memory_mb": memory_mb,
+    }
 
 
 def run_in_process(proofs: int) -> dict[str, float]:
@@ -92,6 +98,7 @@ def main() -> None:
     )
     figures = {
         "events_per_second": large["events_per_second"],
+        "cpu_us_per_event": large["cpu_us_per_event"],
         names[0]: small["memory_mb"],
         names[1]: large["memory_mb"],
     }
