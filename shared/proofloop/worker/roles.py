@@ -61,8 +61,7 @@ def adopt(event: ModelPublished, tools: Tools) -> Iterator[Event]:
         return
     verify_version(tools.store, event.version)  # a damaged version leaves the old one in service
     try:
-        with tools.turn.left():
-            prepare(tools.engine(tools.runs.spec(event.run_id), event.role), event.version)
+        prepare(tools.engine(tools.runs.spec(event.run_id), event.role), event.version)
     except EngineError as error:
         problem = (
             f"the engine cannot load {event.version!r}, the old version stays in service: {error}"

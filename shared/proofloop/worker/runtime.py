@@ -27,7 +27,6 @@ from proofloop.worker.calls.model_call import MODEL_IN_LOG
 from proofloop.worker.calls.running_calls import LookAgain
 from proofloop.worker.roles import Role
 from proofloop.worker.tools import Tools
-from proofloop.worker.turn import FreeTurn
 
 log = structlog.get_logger()
 
@@ -57,8 +56,6 @@ class Worker:
         self.role = role
         self._bus = bus
         self._tools = tools
-        # a training step is long, and its threads are few
-        self._turn = FreeTurn() if role.name == "trainer" else tools.turn
         self._in_work = tools.metrics.in_work.labels(role.name)
 
     def start(self, *, concurrency: int) -> None:
@@ -73,7 +70,7 @@ class Worker:
             None if delivery.published_s is None else max(0.0, time.time() - delivery.published_s)
         )
         began_s = time.perf_counter()
-        with self._in_work.track_inprogress(), self._turn.taken():
+        with self._in_work.track_inprogress():
             event, outcome = self._process(delivery)
         metrics = self._tools.metrics
         role = self.role.name

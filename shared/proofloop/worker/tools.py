@@ -30,7 +30,6 @@ from proofloop.worker.calls.waiting import WaitingMessages
 from proofloop.worker.metrics import WorkerMetrics
 from proofloop.worker.run_cache import RunCache
 from proofloop.worker.shutdown import Shutdown
-from proofloop.worker.turn import FreeTurn, Turn
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -81,7 +80,6 @@ class Tools:
         self.health = EngineHealth()
         self.runs = RunCache(store, self.health.forget, is_alone=is_alone)
         self.usage = UsageCounter(self.calls)
-        self.turn = Turn() if is_alone else FreeTurn()
         self.waiting = WaitingMessages(store, self.shutdown.cancelling)
 
     def engine(self, spec: RunSpec, role: ModelRole) -> Engine:
@@ -112,9 +110,8 @@ class Tools:
                 raise
             except StoreError as error:
                 self._warn_of_store(error)
-                with self.turn.left():
-                    if self.shutdown.cancelling.wait(STORE_AWAY_S):
-                        raise
+                if self.shutdown.cancelling.wait(STORE_AWAY_S):
+                    raise
 
     def _warn_of_store(self, error: StoreError) -> None:
         """Warn once in a while, not once per message and attempt."""

@@ -245,8 +245,7 @@ class ModelCall:
         try:
             pack = self.tools.runs.pack(request.run_id)
             engine = self.tools.engine(self._spec, request.role)
-            with self.tools.turn.left():
-                check_taken(engine, self._spec, pack, request.role, request.version)
+            check_taken(engine, self._spec, pack, request.role, request.version)
         except CallRefused as refusal:
             return EngineError(f"it refuses every call: {refusal}", retryable=False)
         except EngineError as away:
@@ -269,15 +268,14 @@ class ModelCall:
         def try_another() -> bool:
             engine = tools.engine(self._spec, request.role)
             pack = tools.runs.pack(request.run_id)
-            with tools.turn.left():
-                return is_answered(
-                    engine,
-                    self._spec,
-                    pack,
-                    request.role,
-                    request.version,
-                    lambda: tools.shutdown.must_cancel,
-                )
+            return is_answered(
+                engine,
+                self._spec,
+                pack,
+                request.role,
+                request.version,
+                lambda: tools.shutdown.must_cancel,
+            )
 
         return tools.health.failing.failed(
             request.run_id, request.role, request.call_id, try_another
@@ -356,7 +354,7 @@ def _wait(
         call.when_done(partial(wait.wake, position))
     with tools.waiting.wait(wait):
         while running:
-            position = wait.next(tools.turn)
+            position = wait.next()
             try:
                 reply = running[position].reply_of_ended()
             except Retry as wish:

@@ -12,13 +12,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 
 import structlog
 
 from proofloop.errors import Retry, StoreError
 from proofloop.store import Store
-from proofloop.worker.turn import FreeTurn
 
 log = structlog.get_logger()
 
@@ -48,15 +47,9 @@ class Wait:
         """Wake the message: a call has ended, or waiting must stop because of this error."""
         self._news.put(news)
 
-    def next(self, turn: FreeTurn | None = None) -> int:
-        """Sleep until a call ends, and leave the turn meanwhile. Raises the error passed to
-        `wake`.
-        """
-        try:
-            news = self._news.get_nowait()
-        except Empty:
-            with (turn or FreeTurn()).left():
-                news = self._news.get()
+    def next(self) -> int:
+        """Sleep until a call ends. Raises the error passed to `wake`."""
+        news = self._news.get()
         if isinstance(news, Exception):
             raise news
         return news
