@@ -35,7 +35,7 @@ lint: setup ## ruff, mypy, import rules
 	$(BIN)/lint-imports
 
 unit: setup ## the unit tests alone: no server, about a minute (ARGS="-k name")
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup --hypothesis-profile quick tests/unit $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal --hypothesis-profile quick tests/unit $(ARGS)
 
 pytest: setup ## the tests alone, on two cores (ARGS="-k name"); half of the time they wait
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup $(ARGS)
