@@ -127,9 +127,9 @@ def judge(
         judged[place] = knocked_out(opened, judged[place], spec, local=local)
     if rows is not None:
         write_rows(tuple(row for one in judged for row in one.rows), rows)
-    if page is not None:
-        write_page(opened, [(one.rows, one.figures) for one in judged], page)
     if attack:
         print_attacks(judged, read, as_json=as_json)
     else:
         print_figures(judged, read, as_json=as_json)
+    if page is not None:
+        write_page(opened, [(one.rows, one.figures) for one in judged], page)
