@@ -82,7 +82,9 @@ def test_a_real_models_architecture_goes_through_every_stage(
         ]
         assert len(steps) == 2 and sum(step.figures["updates"] for step in steps) > 0, name
     for place, dtype in ((str, "bfloat16"), (keys.weights, "float32")):
-        kept = json.loads(store.get(f"{place(done['1-consolidate'].version)}/config.json"))
+        version = place(str(done["1-consolidate"].version))
+        folder = version_folder(store, store.root, version)
+        kept = json.loads((folder / "config.json").read_text())
         assert (kept["model_type"], kept["dtype"]) == (config_type.model_type, dtype)
     assert done["1-verifier"].serves
     assert first_step_from(keys.weights(str(done["1-verifier"].version)), spec, store)
