@@ -12,12 +12,7 @@ import structlog
 from proofloop.bus.tracing import Span, no_span
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import Engine
-from proofloop.errors import (
-    ConfigError,
-    EngineError,
-    ObjectError,
-    StoreError,
-)
+from proofloop.errors import ConfigError, EngineError, ObjectError, StoreError
 from proofloop.runs.budget import MessageGate, OpenGate
 from proofloop.schema.records import ModelRole
 from proofloop.store import R, Store, put_record

@@ -127,7 +127,7 @@ class SearchDriver:
 
         After an error of the store it may be called again.
         """
-        if not self._due and self._spec.search.overlap and self._needs.is_idle:
+        if not self._due and self._needs.is_idle:
             self._due.extend(self._to_overlap())
         while self._due:
             problem_id = self._due[0]

@@ -49,8 +49,8 @@ class SearchNeeds:
         self._entered: deque[str] = deque()
         """Proofs just posed: a resumed run finds answers of theirs."""
         self.is_idle = False
-        """Whether slots had nothing to do when the needs were last found: all critiques and proofs
-        that are requested leave room.
+        """If rounds overlap: whether slots had nothing to do when the needs were last found. All
+        requested critiques and proofs then leave room.
         """
 
     def add_posed(self, event: ProblemPosed) -> None:
@@ -93,7 +93,8 @@ class SearchNeeds:
             for search in self._searches.values():  # slots are idle, and no critique is missing
                 names = search.to_judge_early(n=self._n, keep=self._keep(search))
                 events += self._judgements(names, search)
-        self.is_idle = room > self._num_unwritten() and not events
+        may_overlap = self._spec.search.overlap and not events
+        self.is_idle = may_overlap and room > self._num_unwritten()
         return Needs(tuple(events), tuple(labels))
 
     def _num_unwritten(self) -> int:

@@ -34,7 +34,7 @@ class _Critiques:
 class ProblemSearch:
     """A search that has not ended.
 
-    `waiting`: the posed proofs without a label, all of the newest round unless rounds overlap;
+    `waiting`: the proofs without a label, all of the newest round unless rounds overlap;
     `groups`: those of them that are posed, with their groups; `new`: the proofs with a label to
     compare. `pool`: the readable ones of all these; only a search by need fills it. `judging`:
     those whose judgements were requested. `newest`: how many proofs the newest round has.
