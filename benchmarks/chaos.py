@@ -55,6 +55,15 @@ SEEN_S = 5.0
 """After a worker finds no stored answer, it reads the records for its prompt. This takes seconds on
 a busy machine, or while the store is unavailable.
 """
+NEEDS = {
+    "broker": set[str](),
+    "connections": {"broker"},
+    "store": set[str](),
+    "triton": {"store"},
+}
+"""An outage begins only when none of these is still going on. Closing the connections can take as
+long as the rest of a small run, so the store's outage does not wait for it.
+"""
 
 RUN = """
 name = "chaos"
@@ -114,6 +123,9 @@ SMALL = Plan(
     waiting=8,
     latency_s=0.1,
     kill_every_s=2.0,
+    broker_share=0.2,
+    cut_share=0.35,
+    store_share=0.5,
     store_away_s=5.0,
     limit_s=900.0,
 )
@@ -244,7 +256,7 @@ def break_things(
     stopped.
     """
     dice, began, broken = random.Random(11), time.monotonic(), list[str]()
-    absences: list[threading.Thread] = []
+    absences: dict[str, threading.Thread] = {}
     outages: list[tuple[str, float, Callable[[], object]]] = [
         ("broker", plan.broker_share, partial(restart, broker, 0.0)),
         ("connections", plan.cut_share, partial(cut_connections, broker)),
@@ -257,15 +269,16 @@ def break_things(
         role, replica = dice.choice(PIPELINE_ROLES), dice.randrange(REPLICAS)
         fleet.kill(role, replica)
         fleet.start(role, replica, *OPTIONS)
-        if not any(absence.is_alive() for absence in absences):
+        absent = {name for name, absence in absences.items() if absence.is_alive()}
+        if "store" not in absent:
             labeled = sum(1 for _ in store.list(keys.labels("chaos")))
-            if outages and labeled > outages[0][1] * plan.proofs:
-                name, _, outage = outages.pop(0)
-                broken.append(name)
-                absences.append(threading.Thread(target=outage))
-                absences[-1].start()
+        if outages and labeled > outages[0][1] * plan.proofs and not absent & NEEDS[outages[0][0]]:
+            name, _, outage = outages.pop(0)
+            broken.append(name)
+            absences[name] = threading.Thread(target=outage)
+            absences[name].start()
         tell(labeled, plan.proofs, len(fleet.killed), broken, time.monotonic() - began)
-    for absence in absences:
+    for absence in absences.values():
         absence.join()
     return broken
 
