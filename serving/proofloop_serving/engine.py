@@ -65,7 +65,7 @@ class LocalCall:
     row: Row | None = None
 
     def __post_init__(self) -> None:
-        self.future.add_done_callback(lambda _: self.options.when_done())
+        self.when_done(self.options.when_done)
 
     def result(self, timeout_s: float | None = None) -> Generation:
         return self.future.result(timeout_s)
@@ -276,13 +276,13 @@ class LocalEngine:
             ) from error
 
     def _row(self, call: LocalCall, loaded: LoadedModel, prompt_ids: tuple[int, ...]) -> Row:
-        sampling = call.request.sampling
+        sampling, cancel_asked = call.request.sampling, call.cancel_asked
         call.row = Row(
             prompt_ids,
             sampling,
             call.request.seed,
             max_tokens=min(sampling.max_tokens, loaded.max_length - len(prompt_ids)),
-            is_cancelled=lambda: self._is_closed or call.cancel_asked.is_set(),
+            is_cancelled=lambda: self._is_closed or cancel_asked.is_set(),
             top_k=call.options.top_k,
         )
         if call.options.stop:

@@ -26,53 +26,42 @@ CLASSES = (0, 1, 2)
 """Twice the scores: scikit-learn takes classes that are whole numbers."""
 
 
-MEANS = (
-    "accuracy",
-    "precision",
-    "recall",
-    "false_accept_rate",
-    "mae",
-    "leniency",
-    "brier",
-    "undecided",
-)
-
-
 def mean_figures(
-    predictions: Sequence[Prediction], names: Sequence[str] = MEANS
+    predictions: Sequence[Prediction], names: Sequence[str] = ()
 ) -> dict[str, Figure]:
-    """The figures that are means.
+    """The figures that are means, all of MEANS or these.
 
     `precision` is over accepted proofs, `recall` over right ones, `false_accept_rate` over wrong
     ones. `accuracy`, `mae` and `leniency` (the mean of score minus truth) are over decided ones.
     Where the verifier gives points, `mae` and `leniency` compare their mean with people's grade.
     """
-    found = {name: Clusters() for name in names}
-    for each in predictions:
-        values = _values(each)
-        for name, clusters in found.items():
-            if (value := values[name]) is not None:
-                clusters.add(each.problem, value)
-    figures = {name: clusters.figure() for name, clusters in found.items()}
+    figures = {name: _mean(predictions, MEANS[name]) for name in names or MEANS}
     if "leniency" in figures:
         figures["leniency"] = _signed(figures["leniency"])
     return figures
 
 
-def _values(one: Prediction) -> dict[str, float | None]:
-    """The contribution of one prediction to each mean; None where it does not count."""
-    is_known, accepted, error = one.score is not None, float(one.is_accepted), one.error
-    sure = None if one.strength is None else (one.strength - one.is_right) ** 2
-    return {
-        "accuracy": float(one.score == one.truth) if is_known else None,
-        "precision": float(one.is_right) if one.is_accepted else None,
-        "recall": accepted if one.is_right else None,
-        "false_accept_rate": None if one.is_right else accepted,
-        "mae": None if error is None else abs(error),
-        "leniency": None if error is None else (error + 1) / 2,
-        "brier": sure,
-        "undecided": float(not is_known),
-    }
+def _mean(predictions: Sequence[Prediction], value_of: Value) -> Figure:
+    clusters = Clusters()
+    for each in predictions:
+        if (value := value_of(each)) is not None:
+            clusters.add(each.problem, value)
+    return clusters.figure()
+
+
+Value = Callable[[Prediction], float | None]
+"""What a prediction adds to a mean; None where it does not count."""
+
+MEANS: Mapping[str, Value] = {
+    "accuracy": lambda one: None if one.score is None else one.score == one.truth,
+    "precision": lambda one: one.is_right if one.is_accepted else None,
+    "recall": lambda one: one.is_accepted if one.is_right else None,
+    "false_accept_rate": lambda one: None if one.is_right else one.is_accepted,
+    "mae": lambda one: None if one.error is None else abs(one.error),
+    "leniency": lambda one: None if one.error is None else (one.error + 1) / 2,
+    "brier": lambda one: None if one.strength is None else (one.strength - one.is_right) ** 2,
+    "undecided": lambda one: one.score is None,
+}
 
 
 def _signed(figure: Figure) -> Figure:

@@ -104,19 +104,17 @@ class _Running:
 class JoinedCall:
     """One message's part in a call, which other messages may share."""
 
-    def __init__(
-        self, running: _Running, submit: Callable[[], Call], leave: Callable[[_Running], None]
-    ) -> None:
+    def __init__(self, running: _Running, leave: Callable[[_Running], None]) -> None:
         self.is_first = False
         """Whether this message made of the engine's answer what all get."""
-        self._running, self._submit, self._leave = running, submit, leave
+        self._running, self._leave = running, leave
         self._is_left = False
 
-    def begin(self) -> None:
+    def begin(self, submit: Callable[[], Call]) -> None:
         """Call the engine, unless another message has begun the call."""
         with self._running.lock:
             if self._running.call is None:
-                self._running.call = self._submit()
+                self._running.call = submit()
 
     def result(self) -> Generation:
         """Wait for the engine's answer. Raises EngineError."""
@@ -199,13 +197,13 @@ class RunningCalls:
         """
         message = _message.get()
         if message is None:
-            joined = JoinedCall(_Running(key, users=1), submit, self._leave)
+            joined = JoinedCall(_Running(key, users=1), self._leave)
         else:
             if message.must_look and key not in self._running:
                 self._look(key, message)
-            joined = JoinedCall(self._take_part(key), submit, self._leave)
+            joined = JoinedCall(self._take_part(key), self._leave)
             message.joined.append(joined)
-        joined.begin()
+        joined.begin(submit)
         return joined
 
     def begun(self) -> dict[str, float]:
