@@ -4,7 +4,9 @@ Handles `ProofReviewed`: stores each meta-critique of critique i as it comes, th
 and emits `ReviewJudged`.
 
 Only a critique that reports an issue costs calls: one without an issue claims nothing, and an
-unreadable one cannot be judged. A given analysis gets all its meta-critiques, whatever its score.
+unreadable one cannot be judged. Where the verifier trains on a graded proof, a critique with
+R_score = 0 costs none: its reward is 0 whatever R_meta is. A given analysis gets all its
+meta-critiques, whatever its score.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.run_file.labeling import Labeling
 from proofloop.method.label_rule import majority
 from proofloop.method.prompts import Prompt
+from proofloop.method.rewards import score_reward
 from proofloop.runs.answers import meta_critiques_of
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofReviewed, ReviewJudged
@@ -46,6 +49,10 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
     analysis, verdict = _critique(event, proof, tools)
     spec = tools.runs.spec(event.run_id)
     count = _metas(event, proof, spec)
+    if _earns_nothing(event, proof, verdict, spec):
+        return Judgement(
+            proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=None
+        )
     if not count or (verdict.score in (None, 1.0) and not _is_given(event, proof)):
         return Judgement(
             proof_id=proof.id,
@@ -61,6 +68,17 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
     return Judgement(
         proof_id=proof.id, index=event.index, verdict=verdict, confirmed=confirmed, quality=quality
     )
+
+
+def _earns_nothing(event: ProofReviewed, proof: Proof, verdict: Verdict, spec: RunSpec) -> bool:
+    """Whether the verifier's critique has R_score = 0, and R_meta serves its reward alone: the
+    label is the given score.
+    """
+    if _is_given(event, proof) or proof.given is None or proof.given.score is None:
+        return False
+    if not spec.reward.meta or "verifier" not in spec.training.roles or verdict.score is None:
+        return False
+    return score_reward(verdict.score, proof.given.score) == 0.0
 
 
 def _is_given(event: ProofReviewed, proof: Proof) -> bool:

@@ -206,7 +206,7 @@ def _critique(
     label: Label, actual: float, index: int, spec: RunSpec, store: Store
 ) -> RewardedAnswer | None:
     """The reward of one critique; None if it was skipped because its proof was decided before, or
-    if its R_meta is unknown though the reward needs it.
+    if its R_meta is unknown and R_score is not 0, so that the reward needs it.
     """
     key = keys.critique(label.run_id, label.proof_id, index)
     critique = find_record(store, key, Critique)
@@ -215,9 +215,9 @@ def _critique(
         return None
     score = critique.verdict.score
     quality = judgement.quality if spec.reward.meta else None
-    if spec.reward.meta and quality is None:
-        return None
     reward = verifier_reward(predicted=score, actual=actual, meta_quality=quality)
+    if spec.reward.meta and quality is None and reward.total:
+        return None
     return _answer("verifier", key, label.proof_id, reward, critique.provenance, score)
 
 

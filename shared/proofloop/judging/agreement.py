@@ -26,9 +26,7 @@ CLASSES = (0, 1, 2)
 """Twice the scores: scikit-learn takes classes that are whole numbers."""
 
 
-def mean_figures(
-    predictions: Sequence[Prediction], names: Sequence[str] = ()
-) -> dict[str, Figure]:
+def mean_figures(predictions: Sequence[Prediction], names: Sequence[str] = ()) -> dict[str, Figure]:
     """The figures that are means, all of MEANS or these.
 
     `precision` is over accepted proofs, `recall` over right ones, `false_accept_rate` over wrong

@@ -242,7 +242,7 @@ class Judgement(Record):
     `confirmed`: the majority of m confirms the issues it reports; None when it reports none, or it
     or its meta-critiques could not be read. `quality` in [0, 1]: the mean of the meta-scores,
     R_meta of eq. (3) and (6); 1 for a critique without an issue, 0 for an unreadable one. None if
-    no meta-critique could be read: then R_meta is unknown.
+    R_meta is unknown: no meta-critique could be read, or none was needed since R_score is 0.
     """
 
     proof_id: str

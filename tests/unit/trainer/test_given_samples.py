@@ -12,7 +12,7 @@ from proofloop.schema import keys
 from proofloop.schema.records import Given, Label, MetaCritique, Score, Verdict
 from proofloop.store import LocalStore, put_record
 from proofloop_trainer.samples import Group
-from tests.builders import MALFORMED, RUN, label, proof, runspec, valid
+from tests.builders import MALFORMED, RUN, judgement, label, proof, runspec, valid
 from tests.unit.trainer.groups import learned_groups
 from tests.unit.trainer.test_samples import add_critique, add_proof, sampled, undecided
 
@@ -92,6 +92,17 @@ def test_critiques_of_a_given_proof_earn_by_the_given_score(store: LocalStore) -
     without_meta = spec_of(JOINT, reward={"meta": False})
     assert rewards(learned_groups("verifier", [graded], without_meta, store)) == [[1.0, 0.0]]
     assert learned_groups("meta_verifier", [graded], spec_of(APART), store) == []
+
+
+def test_an_unknown_r_meta_matters_only_where_r_score_is_not_0(store: LocalStore) -> None:
+    for index, score in enumerate((0.0, 1.0)):
+        verdict = valid(score)
+        add_critique(store, index, verdict, quality=None)
+        unknown = judgement(index, score, quality=None)
+        put_record(store, keys.judgement(RUN, "p1-000", index), unknown)
+    add_proof(store, 0, valid(1.0))
+    graded = label(1.0, proof_id="p1-000", group="p1-000", outcome="accepted", kind="graded")
+    assert rewards(learned_groups("verifier", [graded], spec_of(JOINT), store)) == [[0.0]]
 
 
 def test_a_group_of_one_answer_trains_only_where_all_groups_do(store: LocalStore) -> None:

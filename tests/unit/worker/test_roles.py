@@ -51,12 +51,14 @@ from proofloop.schema.events import (
 from proofloop.schema.records import (
     MAX_RAW_CHARS,
     Critique,
+    Given,
     Judgement,
     Label,
     MetaCritique,
     Proof,
     RawAnswer,
     Record,
+    Score,
     Tokens,
     Verdict,
 )
@@ -614,6 +616,33 @@ def test_a_critique_that_claims_nothing_costs_nothing(
     assert list(judge(reviewed(), tools)) == [judged()]
     assert get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement) == expected
     assert engine.requests == []
+
+
+TRAINS_VERIFIER = {"training": {"verifier": {"steps": 1}}, "reward": {"meta": True}}
+
+
+@pytest.mark.parametrize(
+    ("given", "sections", "asked"),
+    [
+        (1.0, TRAINS_VERIFIER, 0),
+        (0.5, TRAINS_VERIFIER, 3),
+        (None, TRAINS_VERIFIER, 3),
+        (1.0, {}, 3),
+    ],
+    ids=["R_score is 0", "R_score is 0.5", "no grade", "no training"],
+)
+def test_in_training_a_critique_that_earns_nothing_costs_nothing(
+    tmp_path: Path, given: Score | None, sections: dict[str, Any], asked: int
+) -> None:
+    engine = CountingEngine()
+    graded = proof(given=Given(score=given, by="expert"))
+    claimed = critique(0, valid(0.0), CLAIMS)
+    labeling = {"m": 3, "stop_early": False}
+    tools = tools_with(tmp_path, engine, graded, claimed, labeling=labeling, **sections)
+    assert list(judge(reviewed(), tools)) == [judged()]
+    assert len(engine.requests) == asked
+    quality = get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement).quality
+    assert (quality is None) == (asked == 0)
 
 
 def test_a_majority_is_asked_first_and_the_rest_only_if_it_disagrees(tmp_path: Path) -> None:
