@@ -217,11 +217,24 @@ def test_a_resumed_search_poses_the_same_round_after_more_critiques(tmp_path: Pa
 def test_unreadable_proofs_end_the_search(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     search, first = begun(searching(), store)
-    label(search, store, first[0], None)
-    search.add_dead(first[1].proof_id)  # its message died: it was never written
+    for event in first:
+        label(search, store, event, None)
     assert search.next_round() == []
     (found,) = searches_of(store, RUN)
     assert (found.best, found.best_by_round, found.solved) == (None, (None,), False)
+
+
+def test_a_search_whose_proof_died_ends_when_a_resumed_run_labels_it(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    search, first = begun(searching(), store)
+    label(search, store, first[0], None)
+    search.add_dead(first[1].proof_id)  # its message died: it was never written
+    assert search.next_round() == []
+    assert list(searches_of(store, RUN)) == []
+    label(search, store, first[1], 1.0, solved=True)
+    assert search.next_round() == []
+    (found,) = searches_of(store, RUN)
+    assert (found.best, found.score, found.solved) == (first[1].proof_id, 1.0, True)
 
 
 def test_a_proof_that_lost_a_message_is_not_refined_whatever_its_critiques(

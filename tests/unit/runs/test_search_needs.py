@@ -13,6 +13,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.runs.planned import planned
 from proofloop.runs.search.driver import SearchDriver
 from proofloop.runs.search.needs import Needs
+from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ProofReviewed, ProofWritten
 from proofloop.schema.records import Label
@@ -297,6 +298,55 @@ def test_a_resumed_search_poses_its_overlapping_round_again(tmp_path: Path) -> N
     resumed.search.look()
     resumed.needs()
     assert resumed.search.next_round() == posed
+
+
+def test_a_resumed_search_poses_the_round_that_overlapped_the_solving_one(tmp_path: Path) -> None:
+    before = overlapping(tmp_path)
+    before.needs()
+    posed = before.search.next_round()
+    before.judge(2, [1.0] * N)
+    resumed = Trial(tmp_path, before.spec)
+    for number in (0, 1):
+        resumed.search.add_label(resumed.name(number), "accepted", solved=False)
+    resumed.search.add_label(resumed.name(2), "accepted", solved=True)
+    assert resumed.search.next_round() == posed
+    assert not resumed.search.is_wanted(posed[0])
+    assert resumed.search.next_round() == []
+    (found,) = searches_of(resumed.store, RUN)
+    assert (found.best, found.solved, found.proofs) == (resumed.name(2), True, 3)
+
+
+def test_a_search_with_nothing_to_refine_yet_waits_for_all_its_proofs(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, searching(overlap=True, keep=2))
+    trial.write(0, None, None, None, None)
+    trial.write(1, readable=False)
+    trial.search.add_label(trial.name(1), "unreadable", solved=False)
+    trial.write(2, 1.0)
+    trial.needs()
+    for index in range(N):
+        unread = judgement(index, None).model_copy(update={"proof_id": trial.name(0)})
+        put_record(trial.store, keys.judgement(RUN, trial.name(0), index), unread)
+    undecided = label(proof_id=trial.name(0), outcome="undecided", kind="undecided", score=None)
+    put_record(trial.store, keys.label(RUN, trial.name(0)), undecided)
+    trial.search.add_label(trial.name(0), "undecided", solved=False)
+    for _ in range(2):
+        trial.needs()
+    assert trial.search.next_round() == []
+    assert list(searches_of(trial.store, RUN)) == []
+    for index in range(1, N):
+        trial.criticize(2, index, 1.0)
+    assert judgements(trial.needs()) == {("002", index) for index in range(N)}
+
+
+def test_a_round_overlaps_only_what_is_posed(tmp_path: Path) -> None:
+    before = overlapping(tmp_path)
+    resumed = SearchDriver(before.spec, before.store)
+    resumed.add_posed(before.posed[0])
+    resumed.add_label(before.name(0), "accepted", solved=False)
+    resumed.add_label(before.name(1), "outranked", solved=False)
+    resumed.look()
+    resumed.needs(100)
+    assert resumed.next_round() == []
 
 
 def test_without_overlap_a_round_waits_for_all_labels(tmp_path: Path) -> None:

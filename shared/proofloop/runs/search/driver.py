@@ -75,8 +75,11 @@ class SearchDriver:
         self._close(name, is_compared=outcome not in NOT_COMPARED)
 
     def add_dead(self, name: str) -> None:
-        """A proof will have no label."""
-        self._close(name, is_compared=False)
+        """A proof has no label because of a dead letter."""
+        search = self._searches.get(problem_of(name))
+        if search and name in search.waiting:
+            self._close(name, is_compared=False)
+            search.dead.add(name)
 
     def _close(self, name: str, *, is_compared: bool) -> None:
         problem_id = problem_of(name)
@@ -110,15 +113,15 @@ class SearchDriver:
     def is_wanted(self, event: ProblemPosed) -> bool:
         """Whether a refinement is still to be posed.
 
-        Once its problem is solved it is not, unless its label is in the store already.
+        Once its problem is solved it is not, unless it was written before.
         """
         search = self._searches.get(event.problem_id)
         if search is None or not search.solved or not event.parents:
             return True
-        if self._store.exists(keys.label(event.run_id, event.proof_id)):
+        if self._store.exists(keys.proof(event.run_id, event.proof_id)):
             return True
         search.posed -= 1
-        self.add_dead(event.proof_id)
+        self._close(event.proof_id, is_compared=False)
         return False
 
     def next_round(self) -> list[ProblemPosed]:
@@ -137,9 +140,10 @@ class SearchDriver:
             if events:
                 search.begin_round({event.proof_id for event in events})
                 return events
-            self._ended += 1
-            self._proofs_of_ended += search.posed
-            del self._searches[problem_id]
+            if search.may_end:
+                self._ended += 1
+                self._proofs_of_ended += search.posed
+                del self._searches[problem_id]
         return []
 
     def _to_overlap(self) -> list[str]:
@@ -154,9 +158,12 @@ class SearchDriver:
         return sorted(found, key=lambda each: len(self._searches[each].best_by_round))[:1]
 
     def _round(self, problem_id: str, search: ProblemSearch) -> list[ProblemPosed]:
-        """The proofs of the next round; empty if the search ends."""
+        """The proofs of the next round; empty if there is none, or none before all proofs have
+        labels.
+        """
         settings = self._spec.search
         number = len(search.best_by_round)
+        key = keys.search_round(self._spec.name, problem_id, number)
         kept = best([*search.kept, *self._candidates(search.new)], settings.keep)
         leader = search.solved or (kept[0].proof_id if kept else None)
         best_by_round = [*search.best_by_round, leader]
@@ -164,14 +171,15 @@ class SearchDriver:
             derive_seed(self._spec.seed, self._spec.seeds_of, problem_id, "round", number)
         )
         parents = refinements(kept, settings.analyses, rng)
-        if search.solved or number == settings.rounds or not parents:
-            self._end(problem_id, search, kept, best_by_round)
+        # A round that overlapped the one that solved the problem was begun all the same.
+        is_solved = search.solved and not self._store.exists(key)
+        if is_solved or number == settings.rounds or not parents:
+            search.newest = 0  # nothing overlaps what has no next round yet
+            if search.may_end:
+                self._end(problem_id, search, kept, best_by_round)
             return []
         drawn = put_record(
-            self._store,
-            keys.search_round(self._spec.name, problem_id, number),
-            SearchRound(first=search.posed, parents=parents),
-            durable=True,
+            self._store, key, SearchRound(first=search.posed, parents=parents), durable=True
         )
         search.kept = kept
         search.best_by_round = best_by_round

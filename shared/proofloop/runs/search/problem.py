@@ -34,19 +34,20 @@ class _Critiques:
 class ProblemSearch:
     """A search that has not ended.
 
-    `waiting`: the proofs without a label, all of the newest round unless rounds overlap;
-    `groups`: those of them that are posed, with their groups; `new`: the proofs with a label to
-    compare. `pool`: the readable ones of all these; only a search by need fills it. `judging`:
-    those whose judgements were requested. `newest`: how many proofs the newest round has.
-    `is_changed`: the needs are to be worked out again; until then `open` are the proofs that need
-    more critiques than are written, and `complete` is the number of those that need only others to
-    compare with.
+    `waiting`: the proofs without a label, all of the newest round unless rounds overlap; `groups`:
+    those of them that are posed, with their groups; `dead`: proofs that have no label because of a
+    dead letter; `new`: the proofs with a label to compare. `pool`: the readable ones of all these;
+    only a search by need fills it. `judging`: those whose judgements were requested. `newest`: how
+    many proofs the newest round has. `is_changed`: the needs are to be worked out again; until then
+    `open` are the proofs that need more critiques than are written, and `complete` is the number of
+    those that need only others to compare with.
     """
 
     waiting: set[str]
     posed: int
     newest: int = 0
     groups: dict[str, str] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
     new: list[str] = field(default_factory=list)
     kept: list[Candidate] = field(default_factory=list)
     best_by_round: list[str | None] = field(default_factory=list)
@@ -65,25 +66,35 @@ class ProblemSearch:
         self.new = []
         self.is_changed = True
 
-    def may_overlap(self) -> bool:
-        """Whether the next round may begin before all proofs have labels: no more of them wait
-        than half of the newest round.
+    @property
+    def may_end(self) -> bool:
+        """Whether no label can change the result. A dead proof may get its label when the run is
+        resumed.
         """
-        return not self.solved and bool(self.new) and 2 * len(self.waiting) <= self.newest
+        return not self.waiting and (self.solved is not None or not self.dead)
+
+    def may_overlap(self) -> bool:
+        """Whether the next round may begin before all proofs have labels: all are posed, and no
+        more of them wait than half of the newest round.
+        """
+        all_posed = self.waiting <= self.groups.keys()
+        has_half = bool(self.new) and 2 * len(self.waiting) <= self.newest
+        return not self.solved and all_posed and has_half
 
     def add_posed(self, name: str, group: str) -> None:
         self.groups[name] = group
         self.is_changed = True
 
     def close(self, name: str, *, is_compared: bool) -> bool:
-        """The proof has its label, or will never have one. True if it had none until now."""
+        """The proof has its label, or will not get one. True if it had none until now."""
         self.is_changed = True
         self.groups.pop(name, None)
         if not is_compared:
             self.pool.pop(name, None)
-        if name not in self.waiting:
+        if name not in self.waiting | self.dead:
             return False
-        self.waiting.remove(name)
+        self.waiting.discard(name)
+        self.dead.discard(name)
         if is_compared:
             self.new.append(name)
         return True
