@@ -49,10 +49,6 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
     analysis, verdict = _critique(event, proof, tools)
     spec = tools.runs.spec(event.run_id)
     count = _metas(event, proof, spec)
-    if _earns_nothing(event, proof, verdict, spec):
-        return Judgement(
-            proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=None
-        )
     if not count or (verdict.score in (None, 1.0) and not _is_given(event, proof)):
         return Judgement(
             proof_id=proof.id,
@@ -60,6 +56,10 @@ def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
             verdict=verdict,
             confirmed=None,
             quality=0.0 if verdict.score is None else 1.0,
+        )
+    if _earns_nothing(event, proof, verdict, spec):
+        return Judgement(
+            proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=None
         )
     is_late = event.index == SELF_CRITIQUE or verdict.score == 0.5
     priority = LATE_PRIORITY if is_late else None

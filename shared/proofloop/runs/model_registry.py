@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import entry_points
@@ -261,7 +261,8 @@ def require_model(folder: Path) -> None:
 
 def version_folder(store: Store, cache: Path, version: str, base: Path = Path()) -> Path:
     """A local folder with the version's files: the files of a local store, or a verified copy in
-    `cache`.
+    `cache`. The copy's name has the manifest's digest: a version of another store, or of a run that
+    was deleted and posed again, is another one.
 
     A name that does not begin with "runs/" is resolved by `named_folder`. Raises NotFound,
     CorruptObject, StoreError.
@@ -270,9 +271,10 @@ def version_folder(store: Store, cache: Path, version: str, base: Path = Path())
         return named_folder(version, base)
     if isinstance(store, LocalStore):
         return store.path(files_of(version, manifest_digest(store, version)))
-    target = cache / version
+    files = manifest_files(store, version)
+    target = cache / f"{version}-{files[MANIFEST][:12]}"
     if not (target / MANIFEST).exists():
-        _fetch(store, version, target)
+        _fetch(store, files_of(version, files[MANIFEST]), files, target)
     with suppress(OSError):  # a read-only cache
         os.utime(target)
         _delete_old_copies(target.parent)
@@ -287,20 +289,17 @@ def _delete_old_copies(folder: Path) -> None:
             copy.rename(Path(scratch, copy.name))  # it vanishes at once, then its files are deleted
 
 
-def _fetch(store: Store, version: str, target: Path) -> None:
-    """Copy and verify a version's files. The rename at the end makes the folder appear complete to
-    other processes.
+def _fetch(store: Store, place: str, files: Mapping[str, str], target: Path) -> None:
+    """Copy and verify a version's files, given by name with their digests. The rename at the end
+    makes the folder appear complete to other processes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{target.name}.", dir=target.parent) as scratch:
         whole = Path(scratch, target.name)
         whole.mkdir()
-        files = manifest_files(store, version)
         for name, expected in files.items():
             with (whole / name).open("wb") as file:
-                file.writelines(
-                    _verified(store, f"{files_of(version, files[MANIFEST])}/{name}", expected)
-                )
+                file.writelines(_verified(store, f"{place}/{name}", expected))
         try:
             whole.rename(target)
         except OSError:

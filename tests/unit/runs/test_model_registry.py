@@ -394,7 +394,7 @@ def test_a_fetched_version_is_there_whole_or_not_at_all(store: LocalStore, tmp_p
 
     def watch(key: str) -> None:
         reads.append(key)
-        assert not (cache / V1).exists()
+        assert not list(cache.glob(f"{V1}-*/{MANIFEST}"))
         if len(reads) == 3:  # the manifest and a file were fetched
             raise StoreError("away")
 
@@ -417,7 +417,7 @@ def test_the_last_used_copies_of_versions_are_kept(store: LocalStore, tmp_path: 
     for version in versions[1:]:
         version_folder(remote, cache, version)
         version_folder(remote, cache, versions[0])
-    kept = sorted(path.name for path in (cache / V1).parent.iterdir())
+    kept = sorted(path.name.partition("-")[0] for path in (cache / V1).parent.iterdir())
     assert kept == ["000001", "000005", "000006", "000007"]
 
 
@@ -435,5 +435,15 @@ def test_of_two_processes_that_fetch_a_version_the_first_one_s_stays(
 
     remote: Any = Elsewhere(store, watch)
     folder = version_folder(remote, cache, V1)
-    assert folder == cache / V1 and (folder / "model.bin").read_bytes() == V1.encode()
+    assert (folder / "model.bin").read_bytes() == V1.encode()
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_version_of_another_store_is_not_taken_from_the_cache(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    for content in (b"of one store", b"of another"):
+        folder = tmp_path / content.decode()
+        stored = LocalStore(folder / "store")
+        publish_folder(stored, model_folder(folder / "model", content), V1)
+        remote: Any = Elsewhere(stored, lambda key: None)
+        assert (version_folder(remote, cache, V1) / "model.bin").read_bytes() == content
