@@ -10,12 +10,15 @@ PACKAGES := shared serving $(addprefix services/,$(ROLES))
 COMPILE := uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --excludes requirements/left-out.txt $(ARGS)
 SERVICE_EXTRAS := --extra cluster --extra sentry --extra tracing
 LIGHT_EXTRAS := $(SERVICE_EXTRAS) --extra flower
+UNIT = OMP_NUM_THREADS=1 $(BIN)/pytest --hypothesis-profile quick
+TORCH_TESTS := tests/unit/trainer tests/unit/serving tests/unit/cli/test_runs_steps.py
+NONE_CHOSEN := || test $$? = 5  # ARGS="-k name" may choose tests of one of the two alone
 
 # Images often forbid to write bytecode. Each process of a test run would then compile the code again.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint unit pytest docs site format bench base-model lock images release-check clean
+.PHONY: help setup demo test lint unit unit-light unit-torch pytest docs site format bench base-model lock images release-check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,8 +37,15 @@ lint: setup ## ruff, mypy, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup ## the unit tests alone: no server, about a minute (ARGS="-k name")
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist worksteal --hypothesis-profile quick tests/unit $(ARGS)
+unit: setup ## the unit tests alone: no server, under a minute (ARGS="-k name")
+	@$(MAKE) --no-print-directory -j 2 unit-light unit-torch
+
+# Each process of a test run imports all test files. One process alone imports torch, which takes long.
+unit-light:
+	$(UNIT) -n 3 --dist worksteal tests/unit $(TORCH_TESTS:%=--ignore=%) $(ARGS) $(NONE_CHOSEN)
+
+unit-torch:
+	@$(UNIT) --quiet --no-header $(TORCH_TESTS) $(ARGS) $(NONE_CHOSEN)
 
 pytest: setup ## the tests alone, on two cores (ARGS="-k name"); half of the time they wait
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadgroup $(ARGS)
