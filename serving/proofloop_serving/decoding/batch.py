@@ -18,6 +18,7 @@ from proofloop_serving.decoding.kv_cache import (
     joined,
     new_cache,
     replace_rows,
+    select_rows,
     trim_left,
 )
 from proofloop_serving.decoding.prompts import (
@@ -67,7 +68,7 @@ class _State:
     def keep(self, places: Sequence[int]) -> None:
         index = torch.tensor(places, device=self.mask_BT.device)
         self.rows = [self.rows[place] for place in places]
-        self.cache.batch_select_indices(index)
+        select_rows(self.cache, index)
         for name in ("mask_BT", *PER_ROW):
             setattr(self, name, getattr(self, name)[index])
 

@@ -4,6 +4,9 @@ takes most of the time on a CPU.
 
 from __future__ import annotations
 
+import copy
+from typing import cast
+
 import torch
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -56,13 +59,13 @@ class PreallocatedLayer(DynamicLayer):
         self.keys, self.values = keys, values
         return keys, values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Copy the selected rows once, to buffers with room for new tokens."""
         filled = self.get_seq_length()
-        rows = len(indices)
+        rows = len(beam_idx)
         buffers = _with_room(self.keys, rows, filled), _with_room(self.values, rows, filled)
         for buffer, states in zip(buffers, (self.keys, self.values), strict=True):
-            torch.index_select(states, 0, indices, out=buffer[..., :filled, :])
+            torch.index_select(states, 0, beam_idx, out=buffer[..., :filled, :])
         self.use(buffers, filled)
 
 
@@ -83,6 +86,22 @@ def can_join(cache: DynamicCache) -> bool:
     state.
     """
     return all(type(layer) is PreallocatedLayer for layer in cache.layers)
+
+
+def shallow_copy(cache: DynamicCache) -> DynamicCache:
+    """A cache with the same tensors, whose rows can be selected without a change of `cache`."""
+    copied = copy.copy(cache)
+    copied.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in copied.layers:
+        states = {name: value for name, value in vars(layer).items() if isinstance(value, dict)}
+        vars(layer).update({name: dict(tensors) for name, tensors in states.items()})
+    return copied
+
+
+def select_rows(cache: DynamicCache, index: torch.Tensor) -> None:
+    """Keep only the rows of `index`, in its order; a row may occur several times."""
+    # batch_select_indices knows no states of linear attention and convolutions
+    cache.reorder_cache(cast(torch.LongTensor, index))
 
 
 def trim_left(cache: DynamicCache, tokens: int) -> None:

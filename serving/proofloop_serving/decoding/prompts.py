@@ -6,7 +6,6 @@ Shapes: B prompts, T positions, V vocabulary, E experts (see `routing`).
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from proofloop_serving.decoding.kv_cache import new_cache
+from proofloop_serving.decoding.kv_cache import new_cache, select_rows, shallow_copy
 from proofloop_serving.decoding.routing import Recorder
 
 
@@ -32,9 +31,8 @@ class ReadPrompts:
 
     def cache_of(self, index: torch.Tensor) -> DynamicCache:
         """A copy of the cache with the rows of `index`."""
-        selected = copy.copy(self.cache)
-        selected.layers = [copy.copy(layer) for layer in self.cache.layers]
-        selected.batch_select_indices(index)
+        selected = shallow_copy(self.cache)
+        select_rows(selected, index)
         return selected
 
 
