@@ -23,7 +23,9 @@ def routers(model: nn.Module) -> list[nn.Module]:
 
 
 class Recorder:
-    """Records the choices of a model's routers in its last forward pass; a dense model has none."""
+    """Records the choices of a model's routers in its last forward pass. There are none for a dense
+    model, and for one whose routers do not return their choice.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self._chosen: list[torch.Tensor] = []
@@ -31,11 +33,13 @@ class Recorder:
             router.register_forward_hook(self._record)
 
     def _record(self, router: nn.Module, inputs: object, output: tuple[torch.Tensor, ...]) -> None:
-        self._chosen.append(output[-1])  # logits, weights, choice
+        choice = output[-1]  # most return logits, weights and choice; Llama 4's returns no choice
+        if not choice.is_floating_point():
+            self._chosen.append(choice)
 
     def take(self, rows: int) -> torch.Tensor | None:
-        """The recorded choices [B, T, E], which are then cleared; None for a model without
-        routers.
+        """The recorded choices [B, T, E], which are then cleared; None if no router returned
+        its choice.
         """
         chosen = self._chosen
         self._chosen = []
