@@ -28,7 +28,8 @@ WEIGHTS_WITH_INDEX = "model*.safetensors*"
 
 def dtype_of(folder: Path) -> torch.dtype:
     """The type of a model's weights according to its configuration."""
-    return AutoConfig.from_pretrained(folder).dtype or torch.float32
+    config = AutoConfig.from_pretrained(folder)
+    return config.dtype or config.get_text_config().dtype or torch.float32
 
 
 def export_model(checkpoint: Path, folder: Path, dtype: torch.dtype) -> Manifest:

@@ -194,7 +194,7 @@ class GrpoLearner:
         last checkpoint: some minibatches may have changed its weights.
         """
         started = time.perf_counter()
-        check_samples(batch.samples, self.model.config.vocab_size)
+        check_samples(batch.samples, self.model.config.get_text_config().vocab_size)
         self._broadcast("step", batch=batch)
         with enough_for(f"step {self.steps + 1}, passes of {self.settings.tokens_per_pass} tokens"):
             answers = self._with_reference(answers_to_train(batch.samples, self.settings.truncated))
