@@ -9,6 +9,7 @@ Legend: B sequences, T positions of prompt and completion.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +53,24 @@ def load_reference(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
     return model
 
 
-def _disable_dropout(model: nn.Module) -> None:
+def _disable_dropout(model: PreTrainedModel) -> None:
+    """Set all probabilities of dropout to 0. `model.config` keeps its own, to be saved with them.
+
+    Layers read them from an `nn.Dropout`, from an attribute of theirs or from their configuration.
+    """
+    saved = copy.deepcopy(model.config)
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            vars(module)["attention_dropout"] = 0.0  # transformers' attention calls a function
+        for owner in (module, getattr(module, "config", None)):
+            _zero_dropout(owner)
+    model.config = saved
+
+
+def _zero_dropout(owner: object) -> None:
+    for name, value in list(getattr(owner, "__dict__", {}).items()):
+        if "drop" in name and isinstance(value, float):  # hidden_dropout, resid_pdrop, layerdrop
+            setattr(owner, name, 0.0)
 
 
 def score(model: PreTrainedModel, inputs: Pass) -> Scores:
