@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -18,6 +21,8 @@ from transformers.utils.logging import disable_progress_bar
 from proofloop.engine.base import ChatMessage
 from proofloop.errors import EngineError
 from proofloop_serving.calls import encode
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -39,9 +44,11 @@ class LoadedModel:
 
 
 def load_model(folder: Path) -> LoadedModel:
-    """Load a Hugging Face folder, on the GPU with the most room if there is one.
+    """Load a Hugging Face folder, on the GPU with the most room if there is one. Warns if the
+    context is shorter than the configuration's.
 
-    Raises EngineError if it is missing, corrupt or incomplete, and OutOfMemoryError.
+    Raises EngineError if it is missing, corrupt, incomplete or of an architecture that the decoder
+    cannot continue, and OutOfMemoryError.
     """
     if not (folder / "config.json").is_file():
         raise EngineError(
@@ -64,8 +71,24 @@ def load_model(folder: Path) -> LoadedModel:
         raise EngineError(
             f"weights are missing in model folder {folder}: {missing[:3]}", retryable=False
         )
+    _check_keeps_cache(model, folder)
     model.eval().to(_device())
-    return LoadedModel(model, tokenizer, _eos_ids(model, tokenizer), _max_length(model))
+    max_length, positions = context_length(model.config), _positions(model.config)
+    if max_length < positions:
+        log.warning(
+            "context_limited", model=str(folder), reason="LongRoPE", tokens=max_length, of=positions
+        )
+    return LoadedModel(model, tokenizer, _eos_ids(model, tokenizer), max_length)
+
+
+def _check_keeps_cache(model: PreTrainedModel, folder: Path) -> None:
+    """Raise EngineError for a model such as Mamba, which would ignore the cache and its past."""
+    if "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise EngineError(
+            f"{type(model).__name__} in {folder} does not take past_key_values, which the decoder"
+            " needs (serve it by another server and the engine openai)",
+            retryable=False,
+        )
 
 
 def _device() -> torch.device:
@@ -85,5 +108,21 @@ def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froz
     return frozenset(token for token in (*named, tokenizer.eos_token_id) if token is not None)
 
 
-def _max_length(model: PreTrainedModel) -> int:
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
+def context_length(config: PretrainedConfig) -> int:
+    """The most tokens of prompt and answer together.
+
+    With LongRoPE it is the original context. One longer row would change the rotary factors of all
+    rows in its pass, and the trainer's passes have other rows than the sampler's.
+    """
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    of_layer_types = [each for each in rope.values() if isinstance(each, dict)]
+    original = [
+        int(each["original_max_position_embeddings"])
+        for each in of_layer_types or [rope]
+        if each.get("rope_type") == "longrope"
+    ]
+    return min([_positions(config), *original])
+
+
+def _positions(config: PretrainedConfig) -> int:
+    return int(getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31)

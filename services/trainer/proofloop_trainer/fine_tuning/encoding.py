@@ -13,10 +13,11 @@ from proofloop.engine.base import ChatMessage
 from proofloop.errors import CallRefused, ConfigError
 from proofloop.schema.records import Tokens
 from proofloop_serving.calls import encode
+from proofloop_serving.loading import context_length
 
 
 class RowTooLong(ConfigError):
-    """A row has more tokens than the model has positions."""
+    """A row has more tokens than the model's context."""
 
 
 class Encoder:
@@ -25,9 +26,7 @@ class Encoder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-        self._longest: int | None = getattr(
-            AutoConfig.from_pretrained(folder), "max_position_embeddings", None
-        )
+        self._longest = context_length(AutoConfig.from_pretrained(folder))
 
     def encode(self, demonstration: Demonstration) -> Tokens:
         """The tokens of a demonstration. Raises ConfigError that names its row."""
@@ -56,9 +55,9 @@ class Encoder:
         return end
 
     def _check_length(self, length: int, origin: str) -> None:
-        if self._longest is not None and length > self._longest:
+        if length > self._longest:
             raise RowTooLong(
-                f"{origin} has {length} tokens, but the model in {self._folder} has"
-                f" {self._longest} positions",
+                f"{origin} has {length} tokens, but the model in {self._folder} uses"
+                f" at most {self._longest} positions",
                 "shorten the row or leave it out",
             )
