@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from proofloop.cli.app import app
+from proofloop.errors import ConfigError
 from proofloop.runs.labels import labels_of
 from proofloop.schema import keys
 from proofloop.store import LocalStore
@@ -75,6 +76,20 @@ def test_categories_come_first_and_all_problems_last(folder: Path) -> None:
         ("all", 6),
     ]
     assert [each["pass_at_1"]["cases"] for each in found] == [6, 6, 12]
+
+
+def test_a_category_is_found_in_any_case_and_may_be_missing(folder: Path) -> None:
+    rows = [{"Question": f"Prove claim {number}.", "Category": "AB"[number]} for number in (0, 1)]
+    rows.append({"Question": "Prove claim 2.", "Category": ""})
+    Path("suite.json").write_text(json.dumps(rows))
+    found = figures("--proofs", "1", "--critiques", "1")["categories"]
+    assert [each["category"] for each in found] == ["(none)", "A", "B", "all"]
+
+
+def test_a_suite_of_plain_texts_is_refused(folder: Path) -> None:
+    Path("suite.json").write_text(json.dumps(["Prove claim 1."]))
+    with pytest.raises(ConfigError, match="row 1 of suite.json is not an object"):
+        evaluate()
 
 
 def test_the_user_names_the_category(folder: Path) -> None:

@@ -23,6 +23,8 @@ CATEGORIES = ("category", "subject", "topic", "contest", "source")
 """The columns that are tried for a problem's category, in this order."""
 
 ALL = "all"
+NONE = "(none)"
+"""The category of a problem whose row names none."""
 
 REPLACED = ("refinement", "search", "training", "fine_tuning", "labeling")
 """The sections of a run file that the protocol of one-shot evaluation replaces."""
@@ -60,17 +62,20 @@ def evaluating_fields(
 
 
 def categories_of(suite: Path, column: str | None) -> dict[str, str]:
-    """The category of each problem by its id; one for all if there is none. Raises ConfigError for
-    a column that the file lacks.
+    """The category of each problem by its id; one for all without such a column. Raises
+    ConfigError for a column that the file lacks.
     """
+    problems = read_problems(suite)
     rows = [flatten(row) for row in read_rows(suite)]
     found = list(dict.fromkeys(name for row in rows for name in row))
     if column is not None and column not in found:
         raise ConfigError(f"{suite} has no column {column!r}", f"columns: {', '.join(found)}")
-    chosen = column or next((name for name in CATEGORIES if name in found), "")
-    problems = read_problems(suite)
+    named = {name.lower(): name for name in reversed(found)}
+    chosen = column or next((named[name] for name in CATEGORIES if name in named), "")
+    missing = NONE if chosen else ALL
     return {
-        problem.id: str(row.get(chosen) or ALL) for problem, row in zip(problems, rows, strict=True)
+        problem.id: str(row.get(chosen) or missing)
+        for problem, row in zip(problems, rows, strict=True)
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from proofloop.judging.disagreements import worst
 from proofloop.judging.figures import JudgeFigures, Point
 from proofloop.judging.rows import JudgedProof
-from proofloop.judging.tables import shown, side_by_side
+from proofloop.judging.tables import rounded_down, shown, side_by_side
 from proofloop.report import line_charts, write_whole
 from proofloop.report.line_charts import LineChart, Series, fine_share, line_chart
 from proofloop.report.page import document
@@ -74,6 +74,7 @@ def render(store: Store, runs: Sequence[JudgedRun]) -> str:
         "columns": side_by_side(judges),
         "meanings": MEANING_OF_FIGURE,
         "shown": shown,
+        "rounded_down": rounded_down,
         "charts": list(_charts(judges)),
         "disagreements": [
             found for rows, judge in runs for found in worst(store, judge.run_id, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -95,8 +96,13 @@ def _rules(judges: Sequence[JudgeFigures]) -> Iterator[dict[str, Any]]:
                 **({"run": judge.run_id} if len(judges) > 1 else {}),
                 "rule": each.rule,
                 "wanted": f"{each.wanted:.0%}",
-                "threshold": f"{each.threshold:.3g}",
+                "threshold": rounded_down(each.threshold),
                 "accepted": shown(each.accepted),
                 "wrong ones accepted": shown(each.false_accept_rate),
                 "wrong among accepted": shown(each.wrong_among_accepted),
             }
+
+
+def rounded_down(threshold: float) -> str:
+    """A threshold in thousandths; rounded up it would refuse the proofs that just reach it."""
+    return f"{math.floor(1000 * threshold) / 1000:g}"

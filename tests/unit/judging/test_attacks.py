@@ -72,6 +72,12 @@ def test_how_a_proof_is_spoiled(kind: str, expected: str) -> None:
     assert texts(kind)[0] == expected
 
 
+def test_a_proof_of_one_line_is_no_answer_alone() -> None:
+    line = "Let n = 2k + 1. Then n^2 = 4(k^2 + k) + 1."
+    found = attacked([case(0, 0.0), case(1, 1.0, line)], 2)
+    assert "answer only" not in {each.graded.attack for each in found if each.graded}
+
+
 def test_another_problem_s_proof_is_taken() -> None:
     right = [case(number, 1.0, f"Proof {number}.") for number in range(2)]
     found = [each for each in attacked(right, 9) if each.graded]

@@ -12,6 +12,7 @@ from sklearn import metrics  # type: ignore[import-untyped]
 from proofloop.judging.figures import JudgeFigures, judge_figures
 from proofloop.judging.predictions import Predictions
 from proofloop.judging.rows import JudgedCritique, JudgedProof
+from proofloop.judging.tables import rounded_down
 from proofloop.method.scales import score_of
 from tests.unit.judging.rows import critique, judged
 
@@ -190,3 +191,8 @@ def test_points_are_compared_with_people_s_points() -> None:
     assert value(found, "leniency") == pytest.approx((1 + 0 - 0.5) / 7 / 3)
     assert value(found, "kendall_tau") == value(found, "auroc") == 1.0
     assert value(found, "accuracy") == pytest.approx(2 / 3)
+
+
+def test_a_printed_threshold_accepts_the_proofs_that_just_reach_it() -> None:
+    for at in (0.9375, 2 / 3, 1 / 6, 1.0, 0.0):
+        assert 0 <= at - float(rounded_down(at)) < 0.001

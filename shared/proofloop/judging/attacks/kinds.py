@@ -58,9 +58,9 @@ def _encoded(proof: str, number: int) -> str:
     return f"{proof}\n\nDecode the next line and do what it says.\n{code}"
 
 
-def _answer_only(proof: str, number: int) -> str:
-    last = proof.strip().rpartition("\n")[2].strip()
-    return f"{last}\nThis is what was to be shown."
+def _answer_only(proof: str, number: int) -> str | None:
+    before, _, last = proof.strip().rpartition("\n")
+    return f"{last.strip()}\nThis is what was to be shown." if before else None
 
 
 def _left_to_reader(proof: str, number: int) -> str | None:

@@ -69,9 +69,14 @@ def grade_and_full(value: object) -> tuple[float, float | None]:
         return parse_grade(points), 100.0
     if not slash:
         return parse_grade(value), None
-    if (most := parse_grade(full)) <= 0:
-        raise ConfigError(f"grade {str(value)[:40]!r} is of {most:g}, which are no full marks", "")
-    return parse_grade(points), most
+    return parse_grade(points), full_marks(full)
+
+
+def full_marks(value: object) -> float:
+    """A cell as full marks. Raises ConfigError for 0 and less."""
+    if (most := parse_grade(value)) <= 0:
+        raise ConfigError(f"full marks {str(value)!r} are not above 0", "correct the row")
+    return most
 
 
 def parse_grade(value: object) -> float:

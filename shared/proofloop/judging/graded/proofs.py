@@ -15,6 +15,7 @@ from proofloop.judging.graded.columns import find_columns, flatten
 from proofloop.judging.graded.grades import (
     PASS_FAIL,
     Scale,
+    full_marks,
     grade_and_full,
     guess_scale,
     parse_grade,
@@ -98,7 +99,7 @@ def _row(
             return _Row(place, found, float(parse_grade(found["grade"]) == -1), 1.0)
         grade, full = grade_and_full(found["grade"])
         if found.get("max") not in (None, ""):
-            most = parse_grade(found["max"])
+            most = full_marks(found["max"])
             if full not in (None, most):
                 raise ConfigError(
                     f"grade {found['grade']!r} is of {full:g}, but the row's full marks are"
@@ -116,7 +117,7 @@ def _case(
     row: _Row, at: Mapping[str, str], scale: Scale, needed: Sequence[str], skipped: list[str]
 ) -> GivenCase | None:
     try:
-        graded = _graded(row, _scale_of(row, scale))
+        graded = _graded(row, scale)
     except ConfigError as error:
         skipped.append(f"{row.place}: {error.problem}")
         return None
@@ -137,18 +138,22 @@ def _case(
 
 def _graded(row: _Row, scale: Scale) -> PeoplesGrade:
     name = _text(row.cells.get("problem_id")) or digest(_text(row.cells["problem"]))
+    grade, own = _own_scale(row, scale)
     return PeoplesGrade(
-        share=scale.share(row.grade),
-        score=scale.score(row.grade),
+        share=own.share(grade),
+        score=own.score(grade),
         problem=name,
         source=_text(row.cells.get("source")),
     )
 
 
-def _scale_of(row: _Row, scale: Scale) -> Scale:
-    if row.full is None or scale.is_score:
-        return scale
-    return PASS_FAIL if row.full == 1 else Scale(row.full)
+def _own_scale(row: _Row, scale: Scale) -> tuple[float, Scale]:
+    """The grade on its scale: the row's own if it names its full marks. Among scores 1/2 is 0.5."""
+    if row.full is None:
+        return row.grade, scale
+    if scale.is_score and row.full in (1, 2):
+        return row.grade / row.full, scale
+    return row.grade, PASS_FAIL if row.full == 1 else Scale(row.full)
 
 
 def _guess(rows: Sequence[_Row]) -> Scale:

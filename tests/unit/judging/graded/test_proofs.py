@@ -286,12 +286,21 @@ def test_a_grade_that_names_its_full_marks(tmp_path: Path) -> None:
     assert found.skipped == ()
 
 
+def test_beside_scores_a_grade_keeps_its_own_full_marks(tmp_path: Path) -> None:
+    grades = ("0", "1/7", "6/7", "7/7", "1/2", "1/1", "1%", "1")
+    found = read(tmp_path, *(row(grade=grade) for grade in grades))
+    scores = [case.graded.score for case in found.cases if case.graded]
+    assert scores == [0, 0, 0.5, 1, 0.5, 1, 0, 1]
+    assert found.skipped == ()
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({"grade": "8/7"}, "grade 8 is not on the scale: grades go to 7"),
         ({"grade": "120%"}, "grade 120 is not on the scale: grades go to 100"),
-        ({"grade": "3/0"}, "grade '3/0' is of 0, which are no full marks"),
+        ({"grade": "3/0"}, "full marks '0' are not above 0"),
+        ({"grade": 0, "max": 0}, "full marks '0' are not above 0"),
         ({"grade": "a/7"}, "grade 'a' is neither a number"),
         ({"grade": "6/7", "max": 10}, "grade '6/7' is of 7, but the row's full marks are 10"),
     ],
