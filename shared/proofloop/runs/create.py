@@ -10,7 +10,14 @@ from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.fine_tuning.demonstrations import file_portions, keep_demonstrations
 from proofloop.runs.given import keep_given, keep_portions
 from proofloop.runs.model_registry import newest_step, verify_version
-from proofloop.runs.spec import check_prompts, check_run, find_spec, keep_change, keep_problems
+from proofloop.runs.spec import (
+    check_prompts,
+    check_run,
+    find_spec,
+    keep_change,
+    keep_creation,
+    keep_problems,
+)
 from proofloop.schema import keys
 from proofloop.schema.given import GivenPortion
 from proofloop.store import Store, put_record
@@ -55,8 +62,9 @@ def _keep_run(store: Store, spec: RunSpec, resume: bool, pack: PromptPack | None
 
 
 def _put_spec(store: Store, spec: RunSpec, pack: PromptPack | None) -> bool:
-    """Store prompts, then the spec; false if another process stored the spec first."""
+    """Store the creation and the prompts, then the spec; false if another process stored the spec first."""
     prompts = pack or load_pack(spec.prompts, spec.base)
+    keep_creation(store, spec.name)
     put_record(store, keys.prompts(spec.name), prompts, durable=True)
     check_prompts(store, spec, pack)  # a process that died here may have left other prompts
     body = spec.model_dump_json().encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ from proofloop.runs.given import new_cases
 from proofloop.schema import keys
 from proofloop.schema.ids import is_id
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Problem, Record
-from proofloop.store import Store, find_record, get_record
+from proofloop.store import Store, find_record, get_record, put_record
 
 SECTIONS_THAT_MOVE = ("flow", "prices", "budget")
 FILES = (
@@ -48,6 +49,25 @@ class ProblemsDigest(Record):
 
     digest: str
     problems: int | None = None
+
+
+class Creation(Record):
+    """Distinguishes a run from a deleted one of the same name and the same spec."""
+
+    id: str
+
+
+def keep_creation(store: Store, run_id: str) -> None:
+    """Give a new run the id of its creation. Safe to repeat. Raises StoreError."""
+    put_record(store, keys.creation(run_id), Creation(id=uuid.uuid4().hex), durable=True)
+
+
+def find_creation(store: Store, run_id: str) -> str:
+    """The id of the run's creation; empty for a run that an older version created. Raises
+    StoreError.
+    """
+    found = find_record(store, keys.creation(run_id), Creation)
+    return found.id if found else ""
 
 
 def find_spec(store: Store, run_id: str) -> RunSpec | None:

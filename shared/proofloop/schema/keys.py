@@ -60,6 +60,11 @@ def spec_change(run_id: str, number: int) -> str:
     return f"{spec_changes(run_id)}{number:06d}.json"
 
 
+def creation(run_id: str) -> str:
+    """The id of this creation of the run: another run of the same name has another."""
+    return f"runs/{run_id}/creation.json"
+
+
 def prompts(run_id: str) -> str:
     return f"runs/{run_id}/prompts.json"
 

@@ -153,6 +153,19 @@ def test_another_run_of_the_same_name_replaces_a_deleted_one(
     assert totals(index, RUN).outcomes == {"rejected": 1}
 
 
+def test_another_run_of_the_same_name_replaces_a_deleted_one_with_the_same_ids(
+    store: LocalStore, index: Index
+) -> None:
+    put_proof(store, "p1-000")
+    fill(index, store, RUN)
+    for prefix in (keys.run(RUN), keys.SPECS):
+        store.delete_prefix(prefix)
+    create_run(store, runspec(), resume=False)
+    put_proof(store, "p1-000", 0.0)
+    fill(index, store, RUN)
+    assert totals(index, RUN).outcomes == {"rejected": 1}
+
+
 def test_problems_are_sorted_filtered_and_searched(store: LocalStore, index: Index) -> None:
     put_proof(store, "p2-000", solved=True)
     put_proof(store, "p10-000", 0.0)

@@ -11,7 +11,7 @@ from proofloop.errors import ConfigError
 from proofloop.schema.records import digest
 from proofloop.store import Store
 
-VERSION = 1
+VERSION = 2
 """Part of the file's name: a change of the tables begins a new file."""
 
 BUSY_S = 30.0
@@ -48,8 +48,11 @@ TABLES = (
     """CREATE TABLE IF NOT EXISTS grades (
         run TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (run, name)
     ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS creations (
+        run TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (run)
+    ) WITHOUT ROWID""",
 )
-NAMES = ("proofs", "problems", "searches", "costs", "grades")
+NAMES = ("proofs", "problems", "searches", "costs", "grades", "creations")
 """The tables; each has a column `run`."""
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from proofloop.runs.index.database import Index
 from proofloop.runs.labels import find_label
 from proofloop.runs.search.records import SearchResult
+from proofloop.runs.spec import find_creation
 from proofloop.schema import keys
 from proofloop.schema.records import Problem, Provenance, Record, Verdict, digest
 from proofloop.store import Store, find_record, get_record
@@ -47,12 +48,20 @@ def fill(index: Index, store: Store, run: str, report: Report = lambda done, tot
     Raises StoreError.
     """
     labeled = {keys.name_of(key) for key in store.list(keys.labels(run))}
-    if _known_proofs(index, run) - labeled:  # the run was deleted, and another one has its name
-        index.forget(run)
+    _forget_deleted(index, store, run, labeled)
     _fill_problems(index, store, run)
     _fill_proofs(index, store, run, labeled, report)
     _fill_grades(index, store, run)
     _fill_searches(index, store, run)
+
+
+def _forget_deleted(index: Index, store: Store, run: str, labeled: set[str]) -> None:
+    """Forget a deleted run whose name another one has. The other may have the same proof ids."""
+    creation = find_creation(store, run)
+    noted = _column(index, "SELECT id FROM creations WHERE run = ?", run)
+    if _known_proofs(index, run) - labeled or (noted and noted != {creation}):
+        index.forget(run)
+    _insert(index, "creations", [(run, creation)])
 
 
 def _fill_problems(index: Index, store: Store, run: str) -> None:
