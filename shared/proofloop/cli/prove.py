@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,10 @@ from proofloop.cli.common import StoreOption, open_store, stopping_on_signal
 from proofloop.cli.progress import ProgressLine
 from proofloop.errors import ConfigError
 from proofloop.typeset.printable import printable
+
+TEXT_SUFFIXES = (".txt", ".md", ".tex")
+PATH = re.compile(r"[A-Za-z0-9._/~-]+")
+"""A word without the signs of a formula."""
 
 
 def prove(
@@ -57,7 +62,7 @@ def prove(
 def _text(problem: str) -> str:
     """The text of the problem, read from a file if the argument is a path."""
     is_file = os.path.isfile(problem)  # false for a text that is too long for a path
-    if not is_file and len(problem.split()) == 1:
+    if not is_file and _looks_like_a_path(problem):
         raise ConfigError(
             f"there is no file {problem[:60]!r}",
             "give the text of a problem, or the path of a text file with it",
@@ -68,6 +73,12 @@ def _text(problem: str) -> str:
             "the problem is empty", "give its text, or the path of a text file with it"
         )
     return text.strip()
+
+
+def _looks_like_a_path(problem: str) -> bool:
+    """Whether one word is more likely a path than a formula, or a sentence without spaces."""
+    has_suffix = problem.lower().endswith(TEXT_SUFFIXES) and len(problem.split()) == 1
+    return has_suffix or PATH.fullmatch(problem) is not None
 
 
 def _read(file: Path) -> str:

@@ -62,7 +62,9 @@ def _keep_run(store: Store, spec: RunSpec, resume: bool, pack: PromptPack | None
 
 
 def _put_spec(store: Store, spec: RunSpec, pack: PromptPack | None) -> bool:
-    """Store the creation and the prompts, then the spec; false if another process stored the spec first."""
+    """Store the creation and the prompts, then the spec; false if another process stored the spec
+    first.
+    """
     prompts = pack or load_pack(spec.prompts, spec.base)
     keep_creation(store, spec.name)
     put_record(store, keys.prompts(spec.name), prompts, durable=True)
