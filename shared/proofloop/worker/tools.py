@@ -73,8 +73,13 @@ class Tools:
         self._warn_of_store_s = -math.inf
         self.early_warnings = early_warnings or EarlyWarnings(store)
         self.health = EngineHealth()
-        self.runs = RunCache(store, self.health.forget, is_alone=is_alone)
         self.usage = UsageCounter(self.calls)
+        self.runs = RunCache(
+            store,
+            self.health.forget,
+            on_created_again=self.usage.forget,
+            is_alone=is_alone,
+        )
         self.waiting = WaitingMessages(store, self.shutdown.cancelling)
 
     def engine(self, spec: RunSpec, role: ModelRole) -> Engine:

@@ -74,6 +74,13 @@ class UndecidedProofs:
         with self._lock:
             self._drop(keys.judgements(run_id, proof_id))
 
+    def forget_run(self, run_id: str) -> None:
+        """Forget all proofs of a run, which was deleted."""
+        of_run = keys.proofs(run_id)
+        with self._lock:
+            for prefix in [prefix for prefix in self._proofs if prefix.startswith(of_run)]:
+                self._drop(prefix)
+
     def _add(self, prefix: str, entry: _Known, new: dict[str, Judgement]) -> list[Judgement]:
         """Add to the entry of a proof, which another thread may have dropped or added."""
         with self._lock:

@@ -89,6 +89,11 @@ class UsageCounter:
             of_run = self._spent[run_id]
             of_run[role] = of_run.get(role, Spent()) + spent
 
+    def forget(self, run_id: str) -> None:
+        """Forget what a run spent that was deleted."""
+        with self._lock:
+            self._spent.pop(run_id, None)
+
     def spent(self, run_id: str) -> dict[ModelRole, Spent]:
         with self._lock:
             return dict(self._spent.get(run_id, {}))
