@@ -49,7 +49,7 @@ def drive_here(
     engines = Engines(store, load_settings().cache)
     try:
         planned_proofs(spec)  # a bad problem file must be named before any engine is asked
-        engines.check(spec, roles=_asked(spec, portions))
+        engines.check(spec, roles=_asked(spec, portions), stopping=stopping)
         for role in roles_of(spec):  # a missing role must be named before the run is stored
             load_role(role).check(spec)
         spec = create_run(store, spec, resume=resume, portions=portions)
@@ -84,7 +84,7 @@ def drive_on_services(
     needed = {*NEEDED_BY_ALL, *roles_of(spec)}
     letters, bus = open_dead_letters(settings), open_bus(settings, roles=needed)
     try:
-        check_from_here(Engines(store, settings.cache), spec)
+        check_from_here(Engines(store, settings.cache), spec, stopping)
         spec = create_run(store, spec, resume=resume, portions=portions)
         with ServicesPipeline(store, bus, letters, spec, stopping=stopping) as pipeline:
             return pipeline.run(on_progress)
@@ -92,17 +92,17 @@ def drive_on_services(
         bus.close(grace_s=settings.grace_s)
 
 
-def check_from_here(engines: Engines, spec: RunSpec) -> None:
+def check_from_here(engines: Engines, spec: RunSpec, stopping: threading.Event) -> None:
     """Check the engines before the run starts, as far as this process can reach them.
 
-    Raises ConfigError for an error in the run file. If only the workers can reach an engine, a
-    warning is logged.
+    Raises ConfigError for an error in the run file, Interrupted once `stopping` is set. If only the
+    workers can reach an engine, a warning is logged.
     """
     roles = [role for role in spec.asked_roles if _is_on_server(spec.engine.of(role).kind)]
     if not roles:
         return
     try:
-        engines.check(spec, patience_s=CHECK_PATIENCE_S, roles=roles)
+        engines.check(spec, patience_s=CHECK_PATIENCE_S, roles=roles, stopping=stopping)
     # OSError: a certificate or a template that only the workers have
     except (ConfigError, OSError) as error:
         if _is_about_the_run(error):

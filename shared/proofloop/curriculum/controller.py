@@ -83,7 +83,7 @@ def iterate(
         drop_unused(store, spec)
         first = compose.example_of(spec, "verifier")
         if is_here and len(manifests(store, spec)) < len(spec.stages):
-            engines.check(first)
+            engines.check(first, stopping=stopping)
         driving = _here(store, engines, first, stopping) if is_here else _services(store, stopping)
         with driving as drive:
             work = Work(spec, store, sources, pack, drive, held, stopping, say)

@@ -14,6 +14,7 @@ from proofloop.engine import get_engine, open_engine
 from proofloop.engine.base import (
     ALL_IN_REASONING,
     LARGEST_SEED,
+    Call,
     ChatMessage,
     Engine,
     Generation,
@@ -21,7 +22,7 @@ from proofloop.engine.base import (
     prepare,
 )
 from proofloop.engine.endpoints import endpoint_engines
-from proofloop.errors import CallRefused, ConfigError, EngineError, NotFound
+from proofloop.errors import CallRefused, ConfigError, EngineError, Interrupted, NotFound
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.model_registry import is_beside_run_file, require_model, version_folder
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Sampling
@@ -37,6 +38,9 @@ much less.
 
 FIRST_ANSWER_S = 600.0
 """How long the first answer of a model may take: it may still be loading."""
+
+LOOK_S = 0.5
+"""How often a check looks for a requested stop."""
 
 
 class Engines:
@@ -98,14 +102,16 @@ class Engines:
         *,
         patience_s: float = FIRST_ANSWER_S,
         roles: Collection[ModelRole] = MODEL_ROLES,
+        stopping: threading.Event | None = None,
     ) -> None:
         """Request one token from each of these roles' models, with a timeout of `patience_s`. Then
         begin a call with each role's prompt and sampling.
 
         Raises ConfigError for a model that cannot answer or refuses its role's sampling, and for a
-        model in training whose answers have no tokens. Some endpoints may be unavailable, but not
-        all.
+        model in training whose answers have no tokens; Interrupted once `stopping` is set. Some
+        endpoints may be unavailable, but not all.
         """
+        stopping = stopping or threading.Event()
         for role in roles:
             self._check_folder(spec, role)
         asked = set[tuple[int, str]]()
@@ -113,10 +119,11 @@ class Engines:
             engine, version = self.of(spec, role), spec.model_of(role)
             if (id(engine), version) not in asked:
                 asked.add((id(engine), version))
-                self._check_answers(spec, role, patience_s)
+                self._check_answers(spec, role, patience_s, stopping)
         pack = load_pack(spec.prompts, spec.base)
         for role in roles:
             for endpoint in endpoint_engines(self.of(spec, role)):
+                _check_stopping(stopping)
                 _check_takes_calls(endpoint, spec, pack, role)
 
     def _check_folder(self, spec: RunSpec, role: ModelRole) -> None:
@@ -134,12 +141,14 @@ class Engines:
         except ConfigError as error:
             raise ConfigError(f"[models] {role}: {error.problem}", error.hint) from error
 
-    def _check_answers(self, spec: RunSpec, role: ModelRole, patience_s: float) -> None:
+    def _check_answers(
+        self, spec: RunSpec, role: ModelRole, patience_s: float, stopping: threading.Event
+    ) -> None:
         endpoints = endpoint_engines(self.of(spec, role))
         away: list[ConfigError] = []
         for endpoint in endpoints:
             try:
-                _check_answers(endpoint, spec, role, patience_s)
+                _check_answers(endpoint, spec, role, patience_s, stopping)
             except ConfigError as error:
                 cause = error.__cause__
                 if not isinstance(cause, TimeoutError) and not (
@@ -157,7 +166,30 @@ class Engines:
             engine.close()
 
 
-def _check_answers(engine: Engine, spec: RunSpec, role: ModelRole, patience_s: float) -> None:
+def _check_stopping(stopping: threading.Event) -> None:
+    if stopping.is_set():
+        raise Interrupted("asked to stop")
+
+
+def _result(call: Call, patience_s: float, stopping: threading.Event) -> Generation:
+    """The answer of a call. Raises EngineError, TimeoutError after `patience_s` seconds, and
+    Interrupted once `stopping` is set; the call is then cancelled.
+    """
+    end_s = time.monotonic() + patience_s
+    while not stopping.is_set():
+        left_s = end_s - time.monotonic()
+        try:
+            return call.result(max(0.0, min(LOOK_S, left_s)))
+        except TimeoutError:
+            if left_s <= LOOK_S:
+                raise
+    call.cancel()
+    raise Interrupted("asked to stop")
+
+
+def _check_answers(
+    engine: Engine, spec: RunSpec, role: ModelRole, patience_s: float, stopping: threading.Event
+) -> None:
     """Ask the role's model for one token."""
     engine_name, version = _name(spec, role), spec.model_of(role)
     request = GenerationRequest(
@@ -168,7 +200,8 @@ def _check_answers(engine: Engine, spec: RunSpec, role: ModelRole, patience_s: f
         seed=LARGEST_SEED,
     )
     try:
-        answer = engine.submit(request).result(patience_s)
+        _check_stopping(stopping)
+        answer = _result(engine.submit(request), patience_s, stopping)
     except TimeoutError as error:
         where = f"{engine_name} has not answered with model {version!r} within {patience_s:g} s"
         raise ConfigError(where, "is the model still loading?") from error

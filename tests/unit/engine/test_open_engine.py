@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -310,7 +311,7 @@ def test_a_run_for_services_that_its_server_refuses_is_not_posed(
         ScriptedServer(refuses(status, "no such model")) as server,
         pytest.raises(ConfigError, match="no such model"),
     ):
-        check_from_here(engines, served_by(server))
+        check_from_here(engines, served_by(server), threading.Event())
 
 
 @pytest.mark.parametrize(
@@ -320,7 +321,7 @@ def test_a_run_for_services_whose_engine_only_they_can_ask_is_posed(
     engines: Engines, script: Script
 ) -> None:
     with ScriptedServer(script) as server:
-        check_from_here(engines, served_by(server))
+        check_from_here(engines, served_by(server), threading.Event())
 
 
 @pytest.mark.parametrize("settings", [OpenAISettings, TritonSettings])
