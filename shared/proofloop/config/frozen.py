@@ -23,8 +23,9 @@ SECRET = re.compile(r"(^|_)(key|token|secret|password|authorization|headers)$", 
 WITHHELD = "(withheld)"
 
 
-def read_frozen(body: bytes, kind: type[S]) -> S:
-    """Read a run or curriculum from the store. Raises CorruptObject.
+def read_frozen(body: bytes, kind: type[S], key: str) -> S:
+    """Read a run or curriculum from the object of the store that has this key. Raises
+    CorruptObject.
 
     Keys that a newer version of proofloop wrote are ignored, as in events.
     """
@@ -32,7 +33,7 @@ def read_frozen(body: bytes, kind: type[S]) -> S:
         return kind.model_validate_json(body, extra="ignore")
     except ValidationError as error:
         raise CorruptObject(
-            f"the stored {kind.__name__} is not valid in this version: {first_problem(error)}"
+            f"{key} is not a {kind.__name__} that this version can read: {first_problem(error)}"
         ) from error
 
 

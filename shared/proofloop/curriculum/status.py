@@ -76,7 +76,7 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
     """
     body = spec.model_dump_json(exclude={"base"}).encode()
     is_new = store.put_if_absent(keys.curriculum(spec.name), body, durable=True)
-    begun = spec if is_new else read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec)
+    begun = spec if is_new else _read(store, spec.name)
     if change := first_difference(spec, begun, apart_from=CHANGEABLE):
         raise ConfigError(
             f"curriculum {spec.name!r} was started with different settings: {change}",
@@ -91,7 +91,7 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
 
 def changed(store: Store, spec: CurriculumSpec) -> str | None:
     """The first key that has changed since the curriculum was started, with both values."""
-    begun = read_frozen(store.get(keys.curriculum(spec.name)), CurriculumSpec)
+    begun = _read(store, spec.name)
     change = first_difference(spec, begun, apart_from={"base": True})
     return str(change) if change else None
 
@@ -113,8 +113,13 @@ def _freeze_files(store: Store, spec: CurriculumSpec, files: Files) -> None:
 
 def find_curriculum(store: Store, name: str) -> CurriculumSpec | None:
     """The curriculum of this name, or None."""
+    return _read(store, name) if store.exists(keys.curriculum(name)) else None
+
+
+def _read(store: Store, name: str) -> CurriculumSpec:
+    """The stored curriculum. Raises NotFound, CorruptObject."""
     key = keys.curriculum(name)
-    return read_frozen(store.get(key), CurriculumSpec) if store.exists(key) else None
+    return read_frozen(store.get(key), CurriculumSpec, key)
 
 
 def manifests(store: Store, spec: CurriculumSpec) -> dict[str, StageManifest]:

@@ -81,7 +81,8 @@ def find_spec(store: Store, run_id: str) -> RunSpec | None:
 def get_spec(store: Store, run_id: str) -> RunSpec:
     """The spec of a run at its last start or resume. Raises NotFound, CorruptObject."""
     changes = list(store.list(keys.spec_changes(run_id)))
-    return read_frozen(store.get(changes[-1] if changes else keys.run_spec(run_id)), RunSpec)
+    key = changes[-1] if changes else keys.run_spec(run_id)
+    return read_frozen(store.get(key), RunSpec, key)
 
 
 def check_run(

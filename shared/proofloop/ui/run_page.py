@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from proofloop.config.run_file import Prices, RunSpec
 from proofloop.curriculum.status import Status, find_curriculum, read_status, runs_of
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, CorruptObject
 from proofloop.report import line_charts
 from proofloop.report.run_charts import learning_charts
 from proofloop.runs.index.comparing import versions_of
@@ -66,26 +66,45 @@ class CurriculumLine:
 
 def runs(site: Site, request: Request) -> Response:
     """Lists the runs of a curriculum below it, and those of single calls in a list of their own."""
-    curricula = list(_curricula(site))
+    unreadable: dict[str, str] = {}
+    curricula = list(_curricula(site, unreadable))
     of_curricula = {run for line in curricula for run in line.runs}
     own = [name for name in site.runs() if name not in of_curricula]
     names = [name for name in own if not is_single_call(name)]
     filled = site.index.look_at_all(names)
     return site.page(
         "runs",
-        runs=[_line(site, name, each) for name, each in zip(names, filled, strict=True)],
+        runs=list(_lines(site, zip(names, filled, strict=True), unreadable)),
         curricula=curricula,
+        unreadable=unreadable,
         single_calls=[name for name in own if is_single_call(name)],
         is_reading=any(each.done < each.total and not each.problem for each in filled),
     )
 
 
-def _curricula(site: Site) -> Iterator[CurriculumLine]:
+def _curricula(site: Site, unreadable: dict[str, str]) -> Iterator[CurriculumLine]:
+    """The readable curricula. Adds to `unreadable` the reasons of the others by name."""
     for key in () if site.only else site.store.list(keys.CURRICULA):
-        spec = find_curriculum(site.store, keys.name_of(key))
+        name = keys.name_of(key)
+        try:
+            spec = find_curriculum(site.store, name)
+        except CorruptObject as error:
+            unreadable[name] = str(error)
+            continue
         if spec is not None:
             runs = tuple(runs_of(site.store, spec.name))
             yield CurriculumLine(spec.name, read_status(site.store, spec), runs)
+
+
+def _lines(
+    site: Site, runs: Iterable[tuple[str, Filled]], unreadable: dict[str, str]
+) -> Iterator[RunLine]:
+    """The readable runs. Adds to `unreadable` the reasons of the others by name."""
+    for name, filled in runs:
+        try:
+            yield _line(site, name, filled)
+        except CorruptObject as error:
+            unreadable[name] = str(error)
 
 
 def _line(site: Site, name: str, filled: Filled) -> RunLine:

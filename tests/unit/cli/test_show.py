@@ -1,15 +1,20 @@
-"""`proofloop runs show` of a curriculum."""
+"""`proofloop runs list`, and `runs show` of a curriculum."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
-from proofloop.cli.runs.show import stage_row
+import pytest
+
+from proofloop.cli.runs.show import list_runs, stage_row
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.curriculum.status import read_status
+from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingStep
 from proofloop.store import LocalStore, put_record
+from tests.builders import runspec
 
 
 def test_the_next_stage_shows_its_steps(tmp_path: Path) -> None:
@@ -25,3 +30,17 @@ def test_the_next_stage_shows_its_steps(tmp_path: Path) -> None:
     now = read_status(store, spec)
     assert stage_row(first, None, now)["state"] == f"1 of {spec.verifier.steps} steps"
     assert stage_row(second, None, now)["state"] == "waits"
+
+
+def test_a_run_that_this_version_cannot_read_is_listed_as_unreadable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = LocalStore(tmp_path)
+    create_run(store, runspec("good"), resume=False)
+    store.put_if_absent(keys.run_spec("other"), b'{"name": "other", "problems": 3}')
+    store.put_if_absent(keys.curriculum("third"), b"[]")
+    list_runs(tmp_path, as_json=True)
+    shown = capsys.readouterr()
+    states = {row["run"]: row["state"] for row in json.loads(shown.out)}
+    assert states == {"good": "0 of 4", "other": "unreadable", "third": "unreadable"}
+    assert "run 'other' is unreadable: specs/other.json" in shown.err

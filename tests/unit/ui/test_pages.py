@@ -54,6 +54,17 @@ def test_the_first_page_lists_runs_with_their_progress(store: LocalStore, browse
     assert "1 of 4" in text(page)
 
 
+def test_a_run_that_this_version_cannot_read_is_named_beside_the_others(
+    store: LocalStore, browser: Browse
+) -> None:
+    store.put_if_absent(keys.run_spec("other"), b"[]")
+    store.put_if_absent(keys.curriculum("third"), b"[]")
+    answer = browser().get("/")
+    assert answer.status_code == 200 and f"/runs/{RUN}" in answer.text
+    assert "other is unreadable: specs/other.json" in answer.text
+    assert "third is unreadable: curricula/third" in answer.text
+
+
 def test_an_empty_store_tells_how_to_begin(store: LocalStore, browser: Browse) -> None:
     store.delete_prefix(keys.SPECS)
     assert "proofloop run" in text(browser().get("/").text)

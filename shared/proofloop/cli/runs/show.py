@@ -29,7 +29,7 @@ from proofloop.curriculum.status import (
     manifests,
     read_status,
 )
-from proofloop.errors import BusError, ConfigError
+from proofloop.errors import BusError, ConfigError, CorruptObject
 from proofloop.pipeline.evaluation import find_summary
 from proofloop.runs.answers import Readability, Unread, readability
 from proofloop.runs.figures import Figure
@@ -43,11 +43,13 @@ from proofloop.store import Store
 
 
 def list_runs(store: StoreOption = None, as_json: JsonOption = False) -> None:
-    """List all runs and curricula with their progress."""
+    """List all runs and curricula with their progress. The state of one that this version cannot
+    read is `unreadable`.
+    """
     data = open_store(store, must_exist=True)
-    curricula = (find_curriculum(data, name) for name in names(data, keys.CURRICULA))
-    rows = [_line(data, need_run(data, name)) for name in names(data, keys.SPECS)]
-    emit([*rows, *(_curriculum_line(data, spec) for spec in curricula if spec)], as_json=as_json)
+    runs = [_run_row(data, name) for name in names(data, keys.SPECS)]
+    curricula = (_curriculum_row(data, name) for name in names(data, keys.CURRICULA))
+    emit([*runs, *filter(None, curricula)], as_json=as_json)
 
 
 def show(run: EitherArgument, store: StoreOption = None, as_json: JsonOption = False) -> None:
@@ -182,6 +184,29 @@ def count_dead(store: Store, run: str) -> int:
 
 def _count(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
+
+
+def _run_row(store: Store, name: str) -> dict[str, Any]:
+    try:
+        return _line(store, need_run(store, name))
+    except CorruptObject as error:
+        return _unreadable_row(name, "run", error)
+
+
+def _curriculum_row(store: Store, name: str) -> dict[str, Any] | None:
+    """None for a curriculum that was deleted since the listing."""
+    try:
+        spec = find_curriculum(store, name)
+    except CorruptObject as error:
+        return _unreadable_row(name, "curriculum", error)
+    return spec and _curriculum_line(store, spec)
+
+
+def _unreadable_row(name: str, kind: str, error: CorruptObject) -> dict[str, Any]:
+    """The row of a run or curriculum whose object is damaged, or of another version. Warns."""
+    print(f"warning: {kind} {name!r} is unreadable: {error}", file=sys.stderr)
+    unknown = dict.fromkeys(("proofs", "labeled", "engine", "problems"))
+    return {"run": name, "type": kind, "state": "unreadable", **unknown}
 
 
 def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
