@@ -53,6 +53,18 @@ def share(
     return sum(is_so(verdict(role, one.text, one.finish_reason)) for one in generations) / MANY
 
 
+def test_a_check_fails_only_if_every_attempt_fails() -> None:
+    def check(model: str, failure_share: float) -> None:
+        sampling = Sampling(max_tokens=1)
+        asked = GenerationRequest(f"generator:check:{model}", model, (), sampling, 0)
+        answer(SimulatedSettings(failure_share=failure_share), asked)
+
+    for number in range(100):
+        check(f"m-{number}", 0.5)
+    with pytest.raises(EngineError, match="simulated failure"):
+        check("m-1", 1.0)
+
+
 @pytest.mark.parametrize("role", ROLES)
 @given(seed=st.integers(0, 2**63 - 1))
 def test_every_role_answers_in_its_format(role: str, seed: int) -> None:

@@ -67,7 +67,10 @@ class SimulatedSettings(EngineSettings):
     malformed_share: float = Field(0.0, ge=0, le=1, description="answers in the wrong format")
     truncated_share: float = Field(0.0, ge=0, le=1, description="answers that are cut off")
     failure_share: float = Field(
-        0.0, ge=0, le=1, description="attempts that fail with a temporary error"
+        0.0,
+        ge=0,
+        le=1,
+        description="attempts that fail with a temporary error; checks of a model fail only with 1",
     )
     crash_share: float = Field(
         0.0, ge=0, le=1, description="attempts that kill the process, exit code 137"
@@ -146,14 +149,26 @@ def latency_s(settings: SimulatedSettings, request: GenerationRequest) -> float:
 
 
 def _fail_sometimes(settings: SimulatedSettings, request: GenerationRequest) -> None:
-    """Fail by the attempt's id, not by its seed: the next attempt of the call may succeed."""
-    if not settings.failure_share and not settings.crash_share:
+    """Fail by the attempt's id, not by its seed: the next attempt of the call may succeed.
+
+    A check's id is always the same, so it fails only where every attempt does: a share below 1
+    must not keep a run from starting.
+    """
+    failing, crashing = settings.failure_share, settings.crash_share
+    if _is_check(request):
+        failing, crashing = math.floor(failing), math.floor(crashing)
+    if not failing and not crashing:
         return
     draw = chances(settings.seed, request.seed, request.id, "attempt")
-    if draw.quality < settings.crash_share:
+    if draw.quality < crashing:
         os._exit(137)
-    if draw.score < settings.failure_share:
+    if draw.score < failing:
         raise EngineError(f"simulated failure of {request.id}", retryable=True)
+
+
+def _is_check(request: GenerationRequest) -> bool:
+    """Whether the call only tests the model: its id is ROLE:check:NAME."""
+    return request.id.split(":", 2)[1:2] == ["check"]
 
 
 def _parts(
