@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from proofloop.errors import NotFound, StoreError
+from proofloop.errors import HintedError, NotFound, StoreError
 from proofloop.report.page import style
 from proofloop.typeset.assets import FOLDER
 from proofloop.ui.access import Access, guarded_app
@@ -62,6 +62,7 @@ def make_app(
             HTTPException: partial(_refuse, site),
             NotFound: partial(_refuse, site),
             StoreError: partial(_refuse, site),
+            HintedError: partial(_refuse, site),
         },
     )
     return guarded_app(app, access)
@@ -82,4 +83,6 @@ def _refuse(site: Site, request: Request, error: Exception) -> Response:
         return site.page("refusal", code=error.status_code, text=error.detail)
     if isinstance(error, NotFound):
         return site.page("refusal", code=404, text=f"The store has no {error}.")
+    if isinstance(error, HintedError):  # the index
+        return site.page("refusal", code=503, text=str(error))
     return site.page("refusal", code=503, text=f"The store is unavailable: {error}")

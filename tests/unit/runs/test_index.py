@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from proofloop.config.run_file import Prices
 from proofloop.errors import ConfigError
 from proofloop.runs.costs import costs
 from proofloop.runs.create import create_run
-from proofloop.runs.index import Index, open_index
+from proofloop.runs.index import Index, database, open_index
 from proofloop.runs.index.comparing import Side, compare
 from proofloop.runs.index.counting import count_costs, num_uncounted
 from proofloop.runs.index.filling import fill
@@ -213,6 +215,34 @@ def test_a_damaged_index_is_made_again(store: LocalStore, tmp_path: Path) -> Non
     index = open_index(store, tmp_path / "cache")
     fill(index, store, RUN)
     assert totals(index, RUN).proofs == 1
+
+
+def test_an_index_that_is_damaged_or_deleted_meanwhile_is_filled_again(
+    store: LocalStore, index: Index
+) -> None:
+    put_proof(store, "p1-000")
+    fill(index, store, RUN)
+    pages = bytearray(index.file.read_bytes())
+    pages[4096:] = b"damaged " * (len(pages[4096:]) // 8)
+    index.file.write_bytes(pages)
+    for file in index.file.parent.glob("*.sqlite-*"):
+        file.unlink()
+    fill(index, store, RUN)
+    assert totals(index, RUN).proofs == 1
+    index.file.unlink()
+    assert totals(index, RUN).proofs == 0
+    fill(index, store, RUN)
+    assert totals(index, RUN).proofs == 1
+
+
+def test_an_index_that_is_locked_is_told(
+    store: LocalStore, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_S", 0.0)
+    with closing(sqlite3.connect(index.file)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ConfigError, match=r"cannot write the index .*locked"):
+            fill(index, store, RUN)
 
 
 def test_an_index_that_cannot_be_written_is_refused(store: LocalStore, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from proofloop.runs.create import create_run
-from proofloop.runs.index import open_index
+from proofloop.runs.index import database, open_index
 from proofloop.runs.index.counting import num_uncounted
 from proofloop.runs.index.tables import totals
 from proofloop.schema import keys
@@ -14,6 +18,7 @@ from proofloop.store import LocalStore
 from proofloop.ui.fresh_index import UNREAD, FreshIndex
 from proofloop.ui.site import Site
 from tests.builders import RUN, runspec
+from tests.unit.ui.conftest import Browse
 from tests.waiting import wait_until
 
 
@@ -66,3 +71,16 @@ def test_calls_are_counted_in_the_background(store: LocalStore, site: Site) -> N
     assert num_uncounted(site.index.index, RUN) == totals(site.index.index, RUN).proofs == 1
     site.index.count(RUN)
     assert wait_until(lambda: num_uncounted(site.index.index, RUN) == 0, 10)
+
+
+def test_a_page_tells_why_the_index_cannot_be_used(
+    site: Site, browser: Browse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_S", 0.0)
+    site.index.look(RUN)
+    with closing(sqlite3.connect(site.index.index.file)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("DELETE FROM grades")
+        assert "cannot write the index" in site.index.look(RUN).problem
+        answer = browser().get("/")
+    assert (answer.status_code, "database is locked" in answer.text) == (503, True)

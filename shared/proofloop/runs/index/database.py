@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, HintedError
 from proofloop.schema.records import digest
 from proofloop.store import Store
 
@@ -56,6 +56,10 @@ NAMES = ("proofs", "problems", "searches", "costs", "grades", "creations")
 """The tables; each has a column `run`."""
 
 
+class DamagedIndex(HintedError):
+    """The index was damaged. Its file is removed, and the next connection begins a new one."""
+
+
 class Index:
     """The index of one store. Safe to share between threads: each use opens a connection."""
 
@@ -63,38 +67,61 @@ class Index:
         """Raises ConfigError if the file cannot be written."""
         self.file = file
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
             self._make_tables()
-        except (OSError, sqlite3.OperationalError) as error:
-            raise ConfigError(
-                f"cannot write the index {file}: {error}",
-                "set PROOFLOOP_CACHE to a folder with write permission",
-            ) from error
-
-    def _make_tables(self) -> None:
-        """A damaged file is replaced: the store has all that it held."""
-        try:
-            self._execute(TABLES)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError:
-            self.file.unlink()
-            self._execute(TABLES)
-
-    def _execute(self, statements: tuple[str, ...]) -> None:
-        with self.connection() as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            for statement in statements:
-                connection.execute(statement)
+        except DamagedIndex:
+            self._make_tables()
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection; the changes are committed at the end of the block."""
-        with closing(sqlite3.connect(self.file, timeout=BUSY_S)) as connection:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA synchronous = OFF")  # a lost index is filled again
-            with connection:
-                yield connection
+        """A connection; the changes are committed at the end of the block. Raises ConfigError if
+        the file cannot be written, DamagedIndex.
+        """
+        if not self.file.exists():
+            self._make_tables()
+        with self._connect() as connection:
+            yield connection
+
+    def _make_tables(self) -> None:
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        with self._connect() as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            for statement in TABLES:
+                connection.execute(statement)
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with closing(sqlite3.connect(self.file, timeout=BUSY_S)) as connection:
+                connection.row_factory = sqlite3.Row
+                connection.execute("PRAGMA synchronous = OFF")  # a lost index is filled again
+                with connection:
+                    yield connection
+        except sqlite3.OperationalError as error:
+            raise self._cannot_write(error) from error
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:  # a wrong statement, not a damaged file
+                raise
+            self._remove()
+            raise DamagedIndex(
+                f"the index {self.file} was damaged ({error}), and was removed",
+                "run the command again: the index is filled again from the store",
+            ) from error
+
+    def _cannot_write(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"cannot write the index {self.file}: {error}",
+            "set PROOFLOOP_CACHE to a folder with write permission",
+        )
+
+    def _remove(self) -> None:
+        try:
+            for ending in ("", "-wal", "-shm"):
+                self.file.with_name(f"{self.file.name}{ending}").unlink(missing_ok=True)
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
     def forget(self, run: str) -> None:
         """Delete a run from the index."""

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-from proofloop.runs.index.database import Index
+from proofloop.runs.index.database import DamagedIndex, Index
 from proofloop.runs.labels import find_label
 from proofloop.runs.search.records import SearchResult
 from proofloop.runs.spec import find_creation
@@ -43,10 +43,18 @@ class _Proof(Record):
 
 
 def fill(index: Index, store: Store, run: str, report: Report = lambda done, total: None) -> None:
-    """Bring the index of a run up to date. Safe to repeat, and in several processes at once.
+    """Bring the index of a run up to date. Safe to repeat, and in several processes at once. A
+    damaged index is filled anew.
 
-    Raises StoreError.
+    Raises StoreError, and ConfigError if the index cannot be written.
     """
+    try:
+        _fill(index, store, run, report)
+    except DamagedIndex:
+        _fill(index, store, run, report)
+
+
+def _fill(index: Index, store: Store, run: str, report: Report) -> None:
     labeled = {keys.name_of(key) for key in store.list(keys.labels(run))}
     _forget_deleted(index, store, run, labeled)
     _fill_problems(index, store, run)
