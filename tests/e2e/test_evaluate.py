@@ -88,7 +88,7 @@ def test_a_category_is_found_in_any_case_and_may_be_missing(folder: Path) -> Non
 
 def test_a_suite_of_plain_texts_is_refused(folder: Path) -> None:
     Path("suite.json").write_text(json.dumps(["Prove claim 1."]))
-    with pytest.raises(ConfigError, match="row 1 of suite.json is not an object"):
+    with pytest.raises(ConfigError, match=r"row 1 of suite\.json is not an object"):
         evaluate()
 
 
