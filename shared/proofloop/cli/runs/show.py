@@ -199,7 +199,7 @@ def _curriculum_row(store: Store, name: str) -> dict[str, Any] | None:
         spec = find_curriculum(store, name)
     except CorruptObject as error:
         return _unreadable_row(name, "curriculum", error)
-    return spec and _curriculum_line(store, spec)
+    return _curriculum_line(store, spec) if spec else None
 
 
 def _unreadable_row(name: str, kind: str, error: CorruptObject) -> dict[str, Any]:
