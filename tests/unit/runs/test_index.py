@@ -57,12 +57,13 @@ def put_proof(
     solved: bool = False,
     version: str = "m-1",
     run: str = RUN,
+    question: str = "",
 ) -> None:
     """A labeled proof, with its problem."""
     problem = name.rpartition("-")[0]
     made = PROVENANCE.model_copy(update={"model_version": version})
     about = {"run_id": run, "problem_id": problem, "group": problem}
-    question = f"Prove {problem}: 100 % of $x_1$."
+    question = question or f"Prove {problem}: 100 % of $x_1$."
     put_record(store, keys.problem(run, problem), Problem(id=problem, question=question))
     written = proof(valid(self_score), id=name, provenance=made, **about)
     put_record(store, keys.proof(run, name), written)
@@ -275,3 +276,18 @@ def test_runs_and_versions_are_compared_on_the_problems_of_both(
     assert runs.figures[0].difference is None
     with pytest.raises(ConfigError, match=r"000001, .*000002"):
         compare(index, Side.parse("r1@3"), Side.parse("r1"))
+
+
+def test_all_given_proofs_of_a_question_are_compared(store: LocalStore, index: Index) -> None:
+    for number, score in enumerate((1.0, 0.0, 0.0)):
+        put_proof(store, f"g{number}-000", score, question="Prove it.")
+        put_proof(store, f"g{number}-000", 1.0, run="r2", question="Prove it.")
+    for run in (RUN, "r2"):
+        fill(index, store, run)
+    found = compare(index, Side(RUN), Side("r2"))
+    (row,) = found.problems
+    assert row.first and row.second
+    assert (row.first.id, row.first.accepted, row.first.proofs) == ("g0", 1, 3)
+    assert (row.second.accepted, row.second.proofs) == (3, 3)
+    accepted = found.figures[0]
+    assert (accepted.first.value, accepted.first.cases) == (pytest.approx(1 / 3), 3)

@@ -37,7 +37,9 @@ class Side:
 
 @dataclass(frozen=True)
 class ProblemOnSide:
-    """The labeled proofs of a problem on one side. `decided`: those with a score."""
+    """The labeled proofs of a question on one side. `decided`: those with a score. `id`: the
+    question's problem; in a run of given proofs, the first of its problems in alphabetical order.
+    """
 
     id: str
     proofs: int
@@ -117,13 +119,14 @@ def compare(index: Index, first: Side, second: Side) -> Comparison:
 
 
 _QUERY = """
-SELECT problems.question_digest, problems.question, problems.id, COUNT(*) AS proofs,
+SELECT question_digest, question, MIN(problems.id) AS id, COUNT(*) AS proofs,
     COUNT(score) AS decided, SUM(outcome = 'accepted') AS accepted, MAX(solved) AS solved,
     AVG(score) AS score, AVG(ABS(self_score - score)) AS self_error, SUM(tokens) AS tokens
 FROM proofs JOIN problems ON problems.run = proofs.run AND problems.id = proofs.problem
 WHERE proofs.run = ? AND (? = '' OR generator = ?)
-GROUP BY problems.id ORDER BY problems.sort_key
+GROUP BY question_digest ORDER BY MIN(sort_key)
 """
+"""In a run of given proofs each proof has a problem of its own; those of one question are one row."""
 
 
 def _problems_of(index: Index, side: Side) -> dict[str, tuple[str, ProblemOnSide]]:
