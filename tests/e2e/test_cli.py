@@ -509,6 +509,7 @@ def test_a_table_by_problem_and_a_comparison_are_printed(done: Path) -> None:
     ] * 2
     assert compared.data()["sides"] == ["small", "small@m-1"]
     assert {figure["difference"] for figure in compared.data()["figures"]} == {0.0}
+    assert "+0.000 [not measured]" in call(done, "runs", "compare", "small", "small").out
     check_is_refused(refused, "generator version 'm-2'", "versions with labeled proofs: m-1")
 
 

@@ -255,9 +255,11 @@ def test_an_index_that_cannot_be_written_is_refused(store: LocalStore, tmp_path:
 def test_runs_and_versions_are_compared_on_the_problems_of_both(
     store: LocalStore, index: Index
 ) -> None:
-    for number in range(3):
-        put_proof(store, f"p{number}-000", 0.0, version="runs/r1/models/generator/000001")
-        put_proof(store, f"p{number}-001", 1.0, version="runs/r1/models/generator/000002")
+    first, second = (f"runs/r1/models/generator/00000{number}" for number in (1, 2))
+    for number in range(4):
+        put_proof(store, f"p{number}-000", 0.0, version=first)
+        put_proof(store, f"p{number}-001", 1.0, version=second)
+    put_proof(store, "p3-002", 0.0, version=second)
     put_proof(store, "p1-000", 1.0, run="r2")
     put_proof(store, "p7-000", 1.0, run="r2")
     for run in (RUN, "r2"):
@@ -265,14 +267,16 @@ def test_runs_and_versions_are_compared_on_the_problems_of_both(
 
     versions = compare(index, Side.parse("r1@1"), Side.parse("r1@000002"))
     accepted = versions.figures[0]
-    assert (accepted.first.value, accepted.second.value, accepted.difference) == (0.0, 1.0, 1.0)
+    assert (accepted.first.value, accepted.second.value, accepted.difference) == (0.0, 0.8, 0.875)
+    assert accepted.low == pytest.approx(0.875 - 3.1824 * 0.125)  # 3 degrees of freedom
+    assert accepted.high == 1.0
     assert accepted.is_clear
 
     runs = compare(index, Side.parse("r1"), Side.parse("r2"))
     on_both, *others = runs.problems
     assert on_both.first and on_both.second
     assert (on_both.first.proofs, on_both.second.proofs) == (2, 1)
-    assert [bool(each.first and each.second) for each in others] == [False] * 3
+    assert [bool(each.first and each.second) for each in others] == [False] * 4
     assert runs.figures[0].difference is None
     with pytest.raises(ConfigError, match=r"000001, .*000002"):
         compare(index, Side.parse("r1@3"), Side.parse("r1"))
@@ -291,3 +295,15 @@ def test_all_given_proofs_of_a_question_are_compared(store: LocalStore, index: I
     assert (row.second.accepted, row.second.proofs) == (3, 3)
     accepted = found.figures[0]
     assert (accepted.first.value, accepted.first.cases) == (pytest.approx(1 / 3), 3)
+
+
+def test_equal_differences_tell_nothing_of_the_noise(store: LocalStore, index: Index) -> None:
+    for run, right in ((RUN, (0, 2)), ("r2", (1, 3))):  # 1/3 - 0 and 1 - 2/3 differ by rounding
+        for problem, number in enumerate(right):
+            for proof_number in range(3):
+                score = float(proof_number < number)
+                put_proof(store, f"p{problem}-00{proof_number}", score, run=run)
+        fill(index, store, run)
+    accepted = compare(index, Side(RUN), Side("r2")).figures[0]
+    assert accepted.difference == pytest.approx(1 / 3)
+    assert (accepted.low, accepted.high, accepted.is_clear) == (None, None, False)

@@ -209,6 +209,16 @@ def test_two_runs_and_versions_stand_side_by_side(store: LocalStore, browser: Br
     assert browser().get("/compare?a=none&b=none").status_code == 404
 
 
+def test_a_difference_without_an_interval_says_why(store: LocalStore, browser: Browse) -> None:
+    for problem in ("q1", "q2"):
+        name = f"{problem}-000"
+        put_record(store, keys.problem(RUN, problem), Problem(id=problem, question=problem))
+        put_record(store, keys.proof(RUN, name), proof(id=name, problem_id=problem))
+        put_record(store, keys.label(RUN, name), label(proof_id=name, problem_id=problem))
+    page = text(browser().get(f"/compare?a={RUN}&b={RUN}").text)
+    assert "no interval: the same difference on all problems" in page
+
+
 def test_a_label_that_comes_later_is_on_the_page(store: LocalStore, browser: Browse) -> None:
     here = browser()
     assert "accepted 1" not in text(here.get(f"/runs/{RUN}").text)

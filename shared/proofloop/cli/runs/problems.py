@@ -145,7 +145,8 @@ def compare_runs(
     """Compare two runs, or two versions of a generator, on their labeled proofs.
 
     Problems with the same question are the same problem. The difference is B minus A over the
-    problems of both, with its 95 % interval. The problems that differ most come first.
+    problems of both, with its 95 % interval (Student's t). There is no interval if the difference
+    is the same on all problems. The problems that differ most come first.
     """
     data = open_store(store, must_exist=True)
     sides = Side.parse(first), Side.parse(second)
@@ -180,15 +181,20 @@ def _as_json(found: Comparison) -> dict[str, Any]:
 
 
 def _figure_row(figure: ComparedFigure) -> dict[str, Any]:
-    interval = None
-    if figure.difference is not None:
-        interval = f"{figure.difference:+.3f} [{figure.low:+.3f}, {figure.high:+.3f}]"
     return {
         "figure": figure.name,
         "a": str(figure.first),
         "b": str(figure.second),
-        "difference": interval,
+        "difference": _difference(figure),
     }
+
+
+def _difference(figure: ComparedFigure) -> str | None:
+    if figure.difference is None:
+        return None
+    if figure.low is None or figure.high is None:
+        return f"{figure.difference:+.3f} [not measured]"
+    return f"{figure.difference:+.3f} [{figure.low:+.3f}, {figure.high:+.3f}]"
 
 
 def _problem_row(problem: ComparedProblem) -> dict[str, Any]:

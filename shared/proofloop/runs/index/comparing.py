@@ -1,6 +1,7 @@
 """Compares two runs, or two versions of a generator, problem by problem.
 
-Problems are the same if their questions are. Intervals are 95 % with problems as clusters.
+Problems are the same if their questions are. Intervals are 95 % with problems as clusters. That of
+a difference is Student's, over the paired problems.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from proofloop.errors import ConfigError
-from proofloop.runs.figures import Z95, Clusters, Figure
+from proofloop.runs.figures import Clusters, Figure
 from proofloop.runs.index.database import Index
+from proofloop.runs.student import t95
 
 VERSION_SIGN = "@"
 """RUN@VERSION names the proofs of one generator version in a run."""
+
+EQUAL = 1e-9
+"""Differences that are closer are equal: they differ by rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,9 @@ class ComparedProblem:
 
 @dataclass(frozen=True)
 class ComparedFigure:
-    """A figure on both sides. `difference`: second minus first over the problems that both have,
-    with its 95 % interval; None for fewer than two.
+    """A figure on both sides. `difference`: second minus first, the mean over the problems that both
+    have; None for fewer than two. `low` and `high`: its 95 % interval; None also if the
+    difference is the same on all problems, which tells nothing of the noise.
     """
 
     name: str
@@ -86,7 +92,7 @@ class ComparedFigure:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval of the difference leaves out 0."""
+        """Whether there is an interval of the difference, and it leaves out 0."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
@@ -170,7 +176,7 @@ FIGURES: dict[str, tuple[Callable[[ProblemOnSide], float | None], Weight]] = {
     "problems with an accepted proof": (lambda each: float(each.accepted > 0), _one),
     "problems solved": (lambda each: float(each.solved), _one),
 }
-"""The figures by name: a problem's value, and how many cases it stands for."""
+"""The figures by name: a problem's value, from 0 to 1, and how many cases it stands for."""
 
 
 def _figure(name: str, problems: Sequence[ComparedProblem]) -> ComparedFigure:
@@ -203,12 +209,15 @@ def _measured(
 
 
 def _interval(differences: Sequence[float]) -> tuple[float | None, float | None, float | None]:
-    """The mean difference of paired problems with its interval."""
-    if len(differences) < 2:
+    """The mean difference of paired problems with its interval, which is cut at -1 and 1."""
+    count = len(differences)
+    if count < 2:
         return None, None, None
     mean = fmean(differences)
-    noise = Z95 * stdev(differences) / math.sqrt(len(differences))
-    return mean, mean - noise, mean + noise
+    if max(differences) - min(differences) < EQUAL:
+        return mean, None, None
+    noise = t95(count - 1) * stdev(differences) / math.sqrt(count)
+    return mean, max(-1.0, mean - noise), min(1.0, mean + noise)
 
 
 def _by_difference(problem: ComparedProblem) -> tuple[bool, float]:
