@@ -2,7 +2,7 @@
 
 The text is untrusted, and a person grades by what it shows. HTML, links, images and references are
 off: they stay as written. Marks of lists and quotations stay visible, since `- 5` or `> 0` may be a
-line of a calculation.
+line of a calculation. A table stays as written if Markdown would leave out some of its cells.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Any
 from unicodedata import east_asian_width
 
 from markdown_it import MarkdownIt
+from markdown_it.common.utils import mdTrim
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_block.table import escapedSplit, getLine, table
 from markdown_it.rules_inline import StateInline, emphasis
 from markdown_it.rules_inline import escape as escapes
 from markdown_it.token import Token
@@ -40,6 +43,8 @@ _PLACE = re.compile(f"{_BEGIN}(\\d+)[{_END}{_END_OF_DISPLAY}]")
 _ROOM = re.compile(f"(?:<br>\n)?({_BEGIN}\\d+{_END_OF_DISPLAY})(?:<br>\n)?")
 _SCORE = re.compile(r"\\boxed *\{([\d.]+)\}")
 """The end of every critique; a page with no other formula needs no KaTeX."""
+_LANGUAGE = re.compile(r"(?:[A-Za-z]+\d*)?")
+"""What is not shown behind an opening fence: nothing, or one word such as `python` or `lean4`."""
 _OFF = [
     "autolink", "code", "entity", "html_block", "html_inline", "image", "lheading", "link",
     "reference",
@@ -147,8 +152,11 @@ class _Renderer(RendererHTML):
         return f"<code>{escape(env['page'].source(tokens[index].content))}</code>"
 
     def fence(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
-        code = escape(env["page"].source(tokens[index].content))
-        return f"<pre{self.renderAttrs(tokens[index])}><code>{code}</code></pre>\n"
+        token = tokens[index]
+        words = token.info.strip()
+        code = token.content if _LANGUAGE.fullmatch(words) else f"{words}\n{token.content}"
+        shown = escape(env["page"].source(code))
+        return f"<pre{self.renderAttrs(token)}><code>{shown}</code></pre>\n"
 
     def list_item_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         token = tokens[index]
@@ -162,6 +170,11 @@ class _Renderer(RendererHTML):
 
     th_open = td_open
 
+    def as_written(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
+        token = tokens[index]
+        lines = escape(env["page"].source(token.content))
+        return f'<pre class="unset"{self.renderAttrs(token)}>{lines}</pre>\n'
+
     def table_open(self, tokens: Sequence[Token], index: int, options: Any, env: Any) -> str:
         return f'<div class="table"{self.renderAttrs(tokens[index])}><table>\n'
 
@@ -169,7 +182,9 @@ class _Renderer(RendererHTML):
         return "</table></div>\n"
 
 
-_WITH_LINES = {"fence", "heading_open", "list_item_open", "paragraph_open", "table_open"}
+_WITH_LINES = {
+    "as_written", "fence", "heading_open", "list_item_open", "paragraph_open", "table_open"
+}  # fmt: skip
 """The blocks that name the lines of their source, `data-line="3-4"`, for marks on lines."""
 
 _BULLETS = {"*": "•", "-": "–", "+": "+"}
@@ -181,9 +196,34 @@ def _parser() -> MarkdownIt:
         "commonmark", {"html": False, "breaks": True, "xhtmlOut": False}, renderer_cls=_Renderer
     )
     parser.enable("table").disable(_OFF)
+    parser.block.ruler.at("table", _table, {"alt": ["paragraph", "reference"]})
     parser.inline.ruler.at("emphasis", _emphasis)
     parser.inline.ruler.at("escape", _escape)
     return parser
+
+
+def _table(state: StateBlock, begin: int, end: int, silent: bool) -> bool:
+    """Markdown's rule for tables, but one with a row that is longer than its header stays as
+    written: the rule drops the further cells.
+    """
+    known = len(state.tokens)
+    if not table(state, begin, end, silent):
+        return False
+    if silent:
+        return True
+    columns = sum(token.type == "th_open" for token in state.tokens[known:])
+    if any(_num_cells(getLine(state, line)) > columns for line in range(begin + 2, state.line)):
+        del state.tokens[known:]
+        token = state.push("as_written", "pre", 0)
+        token.map = [begin, state.line]
+        token.content = state.getLines(begin, state.line, state.blkIndent, False)
+    return True
+
+
+def _num_cells(row: str) -> int:
+    """The cells of a table's row; bars at both ends make none."""
+    cells = escapedSplit(mdTrim(row))
+    return len(cells) - (cells[0] == "") - (len(cells) > 1 and cells[-1] == "")
 
 
 def _emphasis(state: StateInline, silent: bool) -> bool:

@@ -64,6 +64,7 @@ def inside(text: str) -> str:
         ("a\n---\nb", "<p>a</p><hr><p>b</p>"),
         ("`$x$` <", "<p><code>$x$</code> &lt;</p>"),
         ("```py\n$x$\n```", "<pre><code>$x$</code></pre>"),
+        ("~~~ so $x < 1$\ny\n~~~", "<pre><code>so $x &lt; 1$y</code></pre>"),
         ("a\n\\[ x\n- y \\]\nb", '<p>a<code class="formula display">\\[ x- y \\]</code>b</p>'),
         (r"Score: \boxed{0.5}", '<p>Score: <span class="boxed">0.5</span></p>'),
         (r"\boxed{x}", r'<p><code class="formula">\boxed{x}</code></p>'),
@@ -93,6 +94,28 @@ def test_a_cell_of_a_table_may_hold_bars_in_a_formula() -> None:
     html = inside("| a | b |\n|---|:-:|\n| $|x|$ | y |")
     assert '<td><code class="formula">$|x|$</code></td>' in html
     assert '<td class="center">y</td>' in html  # a strict policy forbids the attribute `style`
+
+
+@pytest.mark.parametrize("frame", ["{}", "Let\n{}\n\nso", "> {}", "- {}"])
+def test_a_table_with_too_long_a_row_stays_as_written(frame: str) -> None:
+    table = "| case | bound |\n|---|---|\n| a | b |\n| $n=1$ | P(A|B) <= 1/2 | extra |"
+    inner = table.replace("\n", "\n> ") if frame[0] == ">" else table.replace("\n", "\n  ")
+    html = typeset(frame.format(table if frame[0] in "{L" else inner))
+    shown = Shown(html)
+    assert table in shown.text
+    assert "table" not in {tag for tag, _ in shown.elements}
+    first = 2 if frame[0] == "L" else 1
+    assert ("pre", {"class": "unset", "data-line": f"{first}-{first + 3}"}) in shown.elements
+
+
+WORDS = ("`", "~", "|", "-", ":", "\n", " ", "> ", "- ", "# ", "*", "_", "\\", "$", "a", "b", "cd")
+FENCED = st.builds("```say {}\n{}\n```".format, st.sampled_from(("ab", "$a$")), st.just("cd"))
+
+
+@given(st.lists(st.sampled_from([*WORDS, "|a|b|\n|-|-|\n|a|", "\n\n"]) | FENCED, max_size=25))
+def test_no_letter_is_dropped(parts: list[str]) -> None:
+    text = re.sub(r"(?m)(```|~~~)[ `~]*[a-z]+\d*[ ]*$", r"\1", "".join(parts))  # a language
+    assert re.findall("[a-z]", Shown(typeset(text)).text) == re.findall("[a-z]", text)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +180,7 @@ def test_the_rest_of_a_long_text_is_shown_as_written() -> None:
 @pytest.mark.parametrize(
     "unit",
     ["word ", "**a ", "# a\n", "*", "_a*", "> ", "- ", "  - ", "`` ` ", "|a|b|\n|-|-|\n", "[", "<"]
+    + ["|a|\n|-|\n|a|b|\n"]
     + ["a\n", "1. ", "* a\n ", "~~~\n", "$x_1$ "],
 )
 def test_20_kb_take_a_second_at_most(unit: str) -> None:

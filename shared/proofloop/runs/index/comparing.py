@@ -78,8 +78,8 @@ class ComparedProblem:
 
 @dataclass(frozen=True)
 class ComparedFigure:
-    """A figure on both sides. `difference`: second minus first, the mean over the problems that both
-    have; None for fewer than two. `low` and `high`: its 95 % interval; None also if the
+    """A figure on both sides. `difference`: second minus first, the mean over the problems that
+    both have; None for fewer than two. `low` and `high`: its 95 % interval; None also if the
     difference is the same on all problems, which tells nothing of the noise.
     """
 
@@ -132,7 +132,7 @@ FROM proofs JOIN problems ON problems.run = proofs.run AND problems.id = proofs.
 WHERE proofs.run = ? AND (? = '' OR generator = ?)
 GROUP BY question_digest ORDER BY MIN(sort_key)
 """
-"""In a run of given proofs each proof has a problem of its own; those of one question are one row."""
+"""In a run of given proofs each proof has a problem of its own; a row is a question."""
 
 
 def _problems_of(index: Index, side: Side) -> dict[str, tuple[str, ProblemOnSide]]:
