@@ -253,7 +253,7 @@ def grade(run_id: str, proof_id: str, number: int, critique: int | None = None) 
 
 
 def opening_folder(run_id: str, by: str, proof_id: str) -> str:
-    """The parts of a proof that a person opened."""
+    """What a person saw about a proof besides the proof."""
     return f"runs/{run_id}/openings/{digest(by)}/{proof_id}/"
 
 

@@ -355,7 +355,7 @@ class Grade(Record):
 
 
 class Opening(Record):
-    """A person opened the critiques of a proof, or the judgements of a critique."""
+    """A person saw the critiques or the label of a proof, or the judgements of a critique."""
 
     by: str
     at_s: float

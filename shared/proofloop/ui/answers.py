@@ -52,7 +52,7 @@ def answer(site: Site, request: Request) -> Response:
     found = find_answer(site.store, spec.name, proof, name) if name else None
     if name is None or found is None:
         raise HTTPException(404, f"Proof {proof} has no answer {request.path_params['name'][:60]}.")
-    site.record_reading(request, spec.name, proof)
+    site.record_reading(request, spec.name, [proof])
     is_critique = name.kind == "critique"
     role = ROLE_OF_KIND[name.kind]
     return site.page(

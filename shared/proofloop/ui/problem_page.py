@@ -61,14 +61,18 @@ def problem(site: Site, request: Request) -> Response:
     number = page_number(request)
     is_by_id = request.query_params.get("sort") == "id"
     ordered = sorted(proofs, key=lambda proof: sort_key(proof.id)) if is_by_id else proofs
-    tree = refinements(proofs, row.best if row else None)
+    shown = ordered[(number - 1) * ROWS : number * ROWS]
+    best = row.best if row else None
+    tree = refinements(proofs, best)
+    nodes = proofs[:NODES] if tree else []
+    site.record_reading(request, spec.name, judged([*shown, *nodes], best))
     return site.page(
         "problem",
         spec=spec,
         problem=record,
         row=row,
         is_priced=spec.prices != Prices(),
-        proofs=ordered[(number - 1) * ROWS : number * ROWS],
+        proofs=shown,
         count=len(proofs),
         number=number,
         pages=-(-len(proofs) // ROWS),
@@ -78,6 +82,11 @@ def problem(site: Site, request: Request) -> Response:
         left_out=max(0, len(proofs) - NODES),
         link=partial(with_query, request),
     )
+
+
+def judged(shown: Sequence[ProofRow], best: str | None) -> set[str]:
+    """The proofs whose label the page tells; of the best one it tells the rank."""
+    return {proof.id for proof in shown} | ({best} if best else set())
 
 
 def refinements(proofs: Sequence[ProofRow], best: str | None) -> tuple[Node, ...]:

@@ -69,7 +69,7 @@ def proof(site: Site, request: Request) -> Response:
     found = find_record(site.store, keys.proof(spec.name, name), Proof)
     if found is None:
         raise HTTPException(404, f"Run {spec.name} has no proof {name} yet.")
-    site.record_reading(request, spec.name, name)
+    site.record_reading(request, spec.name, [name])
     problem = find_record(site.store, keys.problem(spec.name, found.problem_id), Problem)
     label = find_label(site.store, spec.name, name)
     blocks = blocks_of(found.solution)

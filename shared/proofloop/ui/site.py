@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -16,7 +16,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.report.page import environment
 from proofloop.report.titles import KIND_MEANINGS, KIND_TITLES
-from proofloop.runs.grading.openings import EVERYTHING, record_opening
+from proofloop.runs.grading.openings import EVERYTHING, record_openings
 from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
 from proofloop.schema.ids import check_id
@@ -63,10 +63,10 @@ class Site:
             return [self.only]
         return [keys.name_of(key) for key in self.store.list(keys.SPECS)]
 
-    def record_reading(self, request: Request, run: str, proof_id: str) -> None:
-        """Record that a grader reads what others think of a proof: a later grade is not blind."""
+    def record_reading(self, request: Request, run: str, proof_ids: Iterable[str]) -> None:
+        """Record that a grader reads what others think of proofs: later grades are not blind."""
         if self.has_grading and (person := person_of(request)):
-            record_opening(self.store, run, proof_id, EVERYTHING, by=person)
+            record_openings(self.store, run, proof_ids, EVERYTHING, by=person)
 
     def run(self, request: Request) -> RunSpec:
         """The run that the address names. Raises HTTPException 404."""

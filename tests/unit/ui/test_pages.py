@@ -284,6 +284,30 @@ def test_what_a_grader_reads_is_recorded_where_proofs_are_graded(
     assert seen() == {"everything"}
 
 
+@pytest.mark.parametrize(
+    ("parents", "recorded"), [((), {PROOF, "p1-001"}), ((PROOF,), {PROOF, "p1-001", "p1-002"})]
+)
+def test_a_grader_who_reads_labels_on_the_page_of_a_problem_is_not_blind(
+    store: LocalStore,
+    browser: Browse,
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    parents: tuple[str, ...],
+    recorded: set[str],
+) -> None:
+    monkeypatch.setattr("proofloop.ui.problem_page.ROWS", 1)
+    for name in ("p1-001", "p1-002"):  # p1-001 is the best proof; a tree shows both
+        put_record(store, keys.proof(RUN, name), proof(id=name, parents=parents))
+        put_record(store, keys.label(RUN, name), label(proof_id=name))
+    site.has_grading = True
+    page = browser()
+    page.cookies.set("grader", "Emmy%20Noether")
+    assert page.get(f"/runs/{RUN}/problems/p1?sort=id").status_code == 200
+    names = (PROOF, "p1-001", "p1-002")
+    seen = {name: openings(store, RUN, name, by="Emmy Noether") for name in names}
+    assert seen == {name: {"everything"} if name in recorded else set() for name in names}
+
+
 def test_without_grading_pages_no_link_leads_there(browser: Browse) -> None:
     for page in ("/", f"/runs/{RUN}", f"/runs/{RUN}/proofs/{PROOF}"):
         assert "/grade" not in browser().get(page).text

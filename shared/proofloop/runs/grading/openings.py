@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from proofloop.schema import keys
 from proofloop.schema.ids import critique_name
@@ -15,6 +17,9 @@ EVERYTHING = "everything"
 CRITIQUE = "critique"
 """One critique of a proof, to grade it."""
 
+WRITERS = 8
+"""Parallel records: an object store takes milliseconds for each."""
+
 
 def what_others_think(critique: int | None) -> str:
     """The name of an opening: everything about a proof, or the judgements of a critique."""
@@ -26,6 +31,15 @@ def record_opening(store: Store, run_id: str, proof_id: str, what: str, *, by: s
     key = keys.opening(run_id, by, proof_id, what)
     if not store.exists(key):
         put_record(store, key, Opening(by=by, at_s=time.time()))
+
+
+def record_openings(
+    store: Store, run_id: str, proof_ids: Iterable[str], what: str, *, by: str
+) -> None:
+    """Record that the person has seen this of each of the proofs."""
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for _ in pool.map(lambda name: record_opening(store, run_id, name, what, by=by), proof_ids):
+            pass
 
 
 def openings(store: Store, run_id: str, proof_id: str, *, by: str) -> frozenset[str]:
