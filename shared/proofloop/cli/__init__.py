@@ -7,6 +7,7 @@ verifier was readable; 4 a run's [budget] is used up; 130 stopped.
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import traceback
 
@@ -29,6 +30,7 @@ among the half million objects of its libraries every five seconds, and finds ne
 
 def main() -> None:
     """The command `proofloop`: prints each expected error as one line."""
+    _replace_closed_streams()
     from proofloop.cli.app import app
 
     gc.set_threshold(GC_THRESHOLD)
@@ -55,6 +57,13 @@ def main() -> None:
         if {"-v", "--verbose"} & set(sys.argv):
             traceback.print_exception(error)
         _exit(1, "error", found.problem, found.hint)
+
+
+def _replace_closed_streams() -> None:
+    """Discard what is written to a stream that the shell closed (`>&-`): Python then has none."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def _exit(code: int, what: str, problem: object, hint: str = "") -> None:

@@ -17,6 +17,7 @@ from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.figures import Figure
 from proofloop.schema import keys
+from proofloop.schema.ids import is_id
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Record, TrainingStep
 from proofloop.store import Store, find_record, get_record, put_record
 
@@ -112,8 +113,8 @@ def _freeze_files(store: Store, spec: CurriculumSpec, files: Files) -> None:
 
 
 def find_curriculum(store: Store, name: str) -> CurriculumSpec | None:
-    """The curriculum of this name, or None."""
-    return _read(store, name) if store.exists(keys.curriculum(name)) else None
+    """The curriculum of this name, or None. Raises CorruptObject."""
+    return _read(store, name) if is_id(name) and store.exists(keys.curriculum(name)) else None
 
 
 def _read(store: Store, name: str) -> CurriculumSpec:

@@ -174,6 +174,8 @@ def test_the_best_proofs_are_a_markdown_document(
         (("--format", "parquet"), "not for a terminal"),
         (("--analyses", "--best"), "--analyses excludes"),
         (("--out", "/dev/null/x.csv"), "cannot be written"),
+        (("--out", "/", "--format", "jsonl"), "--out / is a folder\nhint: name a file"),
+        (("--out", ".", "--format", "parquet"), r"--out \. is a folder"),
     ],
 )
 def test_what_cannot_be_written_is_refused(

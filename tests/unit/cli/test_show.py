@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from proofloop.cli.runs.show import list_runs, stage_row
+from proofloop.cli.runs.show import list_runs, show, stage_row
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.curriculum.status import read_status
+from proofloop.errors import ConfigError
 from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingStep
@@ -44,3 +48,19 @@ def test_a_run_that_this_version_cannot_read_is_listed_as_unreadable(
     states = {row["run"]: row["state"] for row in json.loads(shown.out)}
     assert states == {"good": "0 of 4", "other": "unreadable", "third": "unreadable"}
     assert "run 'other' is unreadable: specs/other.json" in shown.err
+
+
+def test_a_name_that_no_run_can_have_is_refused_with_the_known_names(tmp_path: Path) -> None:
+    create_run(LocalStore(tmp_path), runspec("good"), resume=False)
+    with pytest.raises(ConfigError, match=r"no run named '\.\./x'(.|\n)*the store has: good"):
+        show("../x", tmp_path)
+
+
+def test_a_closed_standard_output_is_no_error(tmp_path: Path) -> None:
+    create_run(LocalStore(tmp_path), runspec("good"), resume=False)
+    program = "from proofloop.cli import main; main()"
+    command = [sys.executable, "-c", program, "runs", "list", "--store", str(tmp_path)]
+    ended = subprocess.run(
+        f"{shlex.join(command)} >&-", shell=True, check=False, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -191,7 +191,11 @@ def _write(parts: Iterable[str], out: Path | None) -> None:
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
-    """A file that takes the name `out` when it is complete. Prints that name."""
+    """A file that takes the name `out` when it is complete. Prints that name. Raises ConfigError
+    if `out` cannot be written.
+    """
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder", "name a file, for example one in it")
     part = out.with_name(f"{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
