@@ -113,12 +113,13 @@ class SearchDriver:
     def is_wanted(self, event: ProblemPosed) -> bool:
         """Whether a refinement is still to be posed.
 
-        Once its problem is solved it is not, unless it was written before.
+        Once its problem is solved it is not, unless it was written or labeled before.
         """
         search = self._searches.get(event.problem_id)
         if search is None or not search.solved or not event.parents:
             return True
-        if self._store.exists(keys.proof(event.run_id, event.proof_id)):
+        before = keys.proof, keys.label
+        if any(self._store.exists(key(event.run_id, event.proof_id)) for key in before):
             return True
         search.posed -= 1
         self._close(event.proof_id, is_compared=False)
