@@ -31,8 +31,8 @@ SERVED_CACHE_S = 0.5
 """How long a worker may use a version after another was put in service."""
 
 SPEC_CACHE_S = 5.0
-"""How long a worker may use a run's spec after the run was resumed with another, and its spec and
-prompts after it was deleted and created again.
+"""How long a worker may use a run's spec after the run was resumed with another, and its spec,
+prompts and questions after it was deleted and created again.
 """
 
 RUNS_KEPT = 64
@@ -80,10 +80,9 @@ class RunCache:
         self._served: dict[tuple[str, ModelRole], tuple[float, str]] = {}
         self._reading_served = threading.Lock()
         self._packs = lru_cache(maxsize=RUNS_KEPT)(self._load_pack)
+        self._problems = lru_cache(maxsize=PROBLEMS_KEPT)(self._load_problem)
         # not in a service: a run may be deleted meanwhile, and posed again under the same name
-        problems = lru_cache(maxsize=PROBLEMS_KEPT)(self._load_problem)
         proofs = lru_cache(maxsize=PROOFS_KEPT)(self._load_proof)
-        self.problem = problems if is_alone else self._load_problem
         self.proof = proofs if is_alone else self._load_proof
         self.undecided = UndecidedProofs(store, is_alone=is_alone)
 
@@ -96,6 +95,10 @@ class RunCache:
     def pack(self, run_id: str) -> PromptPack:
         """The run's prompts. Raises StoreError."""
         return self._packs(run_id, self._known(run_id).creation)
+
+    def problem(self, run_id: str, problem_id: str) -> Problem:
+        """Raises StoreError."""
+        return self._problems(run_id, problem_id, self._known(run_id).creation)
 
     def _known(self, run_id: str) -> _Known:
         known = self._specs.get(run_id)
@@ -160,12 +163,13 @@ class RunCache:
     def _read_served(self, run_id: str, role: ModelRole) -> str:
         return last_served(self._store, run_id, role) or self.spec(run_id).model_of(role)
 
+    # `creation` is part of a cache's key: another creation may have other prompts and questions.
+
     def _load_pack(self, run_id: str, creation: str) -> PromptPack:
-        """`creation` is part of the cache's key: another creation may have other prompts."""
         return get_record(self._store, keys.prompts(run_id), PromptPack)
 
     def _load_proof(self, run_id: str, proof_id: str) -> Proof:
         return get_record(self._store, keys.proof(run_id, proof_id), Proof)
 
-    def _load_problem(self, run_id: str, problem_id: str) -> Problem:
+    def _load_problem(self, run_id: str, problem_id: str, creation: str) -> Problem:
         return get_record(self._store, keys.problem(run_id, problem_id), Problem)
