@@ -55,6 +55,9 @@ SEEN_S = 5.0
 """After a worker finds no stored answer, it reads the records for its prompt. This takes seconds on
 a busy machine, or while the store is unavailable.
 """
+CALM_S = 90.0
+"""How long after the last label messages may wait: for the lease of a killed worker 60 seconds."""
+
 NEEDS = {
     "broker": set[str](),
     "connections": {"broker"},
@@ -217,7 +220,7 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
             posing.kill()
             posing.wait()
         calm = wait_for(
-            lambda: not any(depth.ready + depth.later for depth in letters.depths()), 30
+            lambda: not any(depth.ready + depth.later for depth in letters.depths()), CALM_S
         )
         seconds = time.monotonic() - began
         stuck = sum(1 for _ in letters.letters()) + (
