@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from proofloop.errors import ConfigError, HintedError
@@ -87,7 +87,8 @@ class Index:
         except OSError as error:
             raise self._cannot_write(error) from error
         with self._connect() as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
+            with suppress(sqlite3.OperationalError):  # locked by a process that sets it
+                connection.execute("PRAGMA journal_mode = WAL")
             for statement in TABLES:
                 connection.execute(statement)
 
