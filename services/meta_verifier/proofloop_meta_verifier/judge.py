@@ -47,27 +47,26 @@ def judge(event: ProofReviewed, tools: Tools) -> Iterator[Event]:
 def _judgement(event: ProofReviewed, tools: Tools) -> Judgement:
     proof = tools.runs.proof(event.run_id, event.proof_id)
     analysis, verdict = _critique(event, proof, tools)
-    spec = tools.runs.spec(event.run_id)
-    count = _metas(event, proof, spec)
-    if not count or (verdict.score in (None, 1.0) and not _is_given(event, proof)):
-        return Judgement(
-            proof_id=proof.id,
-            index=event.index,
-            verdict=verdict,
-            confirmed=None,
-            quality=0.0 if verdict.score is None else 1.0,
-        )
-    if _earns_nothing(event, proof, verdict, spec):
-        return Judgement(
-            proof_id=proof.id, index=event.index, verdict=verdict, confirmed=None, quality=None
-        )
-    is_late = event.index == SELF_CRITIQUE or verdict.score == 0.5
-    priority = LATE_PRIORITY if is_late else None
-    assessments = _assess(event, proof, analysis, count, tools, priority)
-    confirmed, quality = summarise(assessments, spec.labeling, count)
+    confirmed, quality = _confirmation(event, proof, analysis, verdict, tools)
     return Judgement(
         proof_id=proof.id, index=event.index, verdict=verdict, confirmed=confirmed, quality=quality
     )
+
+
+def _confirmation(
+    event: ProofReviewed, proof: Proof, analysis: str, verdict: Verdict, tools: Tools
+) -> tuple[bool | None, float | None]:
+    """Whether the meta-critiques confirm the critique, and R_meta."""
+    spec = tools.runs.spec(event.run_id)
+    count = _metas(event, proof, spec)
+    if not count or (verdict.score in (None, 1.0) and not _is_given(event, proof)):
+        return None, 0.0 if verdict.score is None else 1.0
+    if _earns_nothing(event, proof, verdict, spec):
+        return None, None
+    is_late = event.index == SELF_CRITIQUE or verdict.score == 0.5
+    priority = LATE_PRIORITY if is_late else None
+    assessments = _assess(event, proof, analysis, count, tools, priority)
+    return summarise(assessments, spec.labeling, count)
 
 
 def _earns_nothing(event: ProofReviewed, proof: Proof, verdict: Verdict, spec: RunSpec) -> bool:
