@@ -188,13 +188,21 @@ def _history(first: str, log: list[ServedVersion]) -> list[str]:
 def manifest_files(store: Store, version: str) -> dict[str, str]:
     """The SHA-256 digests of a version's files by name, from its manifest; with the manifest
     itself. Raises NotFound, CorruptObject.
+
+    A name with a path would write outside the folder that the files are copied to.
     """
     data = store.get(f"{version}/{MANIFEST}")
     try:
         found = {str(entry["name"]): str(entry["sha256"]) for entry in json.loads(data)["files"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptObject(f"{version}/{MANIFEST} cannot be read: {error}") from error
+    if paths := [name for name in found if not _is_file_name(name)]:
+        raise CorruptObject(f"{version}/{MANIFEST} has {paths[0]!r}, which is not a file name")
     return {**found, MANIFEST: hashlib.sha256(data).hexdigest()}
+
+
+def _is_file_name(name: str) -> bool:
+    return name not in ("", ".", "..") and "/" not in name and name.isprintable()
 
 
 def files_of(version: str, digest: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 import threading
 import time
@@ -406,6 +407,20 @@ def test_a_fetched_version_is_there_whole_or_not_at_all(store: LocalStore, tmp_p
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         path.name: path.read_bytes() for path in version_folder(store, cache, V1).iterdir()
     }
+
+
+@pytest.mark.parametrize("name", ["{outside}", "../outside", "..", "a\0"])
+def test_a_manifest_names_no_file_outside_its_folder(
+    name: str, store: LocalStore, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("as before")
+    files = [{"name": name.format(outside=outside), "sha256": "0"}]
+    store.put_if_absent(f"{V1}/{MANIFEST}", json.dumps({"files": files}).encode())
+    remote: Any = Elsewhere(store, lambda key: None)
+    with pytest.raises(CorruptObject, match="is not a file name"):
+        version_folder(remote, tmp_path / "cache", V1)
+    assert outside.read_text() == "as before"
 
 
 def test_the_last_used_copies_of_versions_are_kept(store: LocalStore, tmp_path: Path) -> None:
