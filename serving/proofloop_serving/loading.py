@@ -47,8 +47,8 @@ def load_model(folder: Path) -> LoadedModel:
     """Load a Hugging Face folder, on the GPU with the most room if there is one. Warns if the
     context is shorter than the configuration's.
 
-    Raises EngineError if it is missing, corrupt, incomplete or of an architecture that the decoder
-    cannot continue, and OutOfMemoryError.
+    Raises EngineError if it is missing, corrupt, incomplete, not in safetensors, needs code of its
+    own, or has an architecture that the decoder cannot continue; and OutOfMemoryError.
     """
     if not (folder / "config.json").is_file():
         raise EngineError(
@@ -59,9 +59,16 @@ def load_model(folder: Path) -> LoadedModel:
         )
     disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         model, report = AutoModelForCausalLM.from_pretrained(
-            folder, local_files_only=True, dtype="auto", output_loading_info=True
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype="auto",
+            output_loading_info=True,
         )
     except Exception as error:  # a corrupt file can make the loaders raise anything
         raise EngineError(

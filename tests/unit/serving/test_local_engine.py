@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import ChatMessage, Generation, GenerationRequest
@@ -160,7 +161,8 @@ def test_a_cancelled_call_returns_and_its_neighbours_finish(engine):
 
 
 @pytest.mark.parametrize(
-    "damage", ["missing", "no config", "cut weights", "no tokenizer", "too few weights"]
+    "damage",
+    ["missing", "no config", "cut weights", "pickled weights", "no tokenizer", "too few weights"],
 )
 def test_a_bad_model_folder_fails_its_own_call_only(tmp_path, damage):
     folder = tmp_path / "bad"
@@ -172,6 +174,9 @@ def test_a_bad_model_folder_fails_its_own_call_only(tmp_path, damage):
         (folder / "model.safetensors").write_bytes(
             (folder / "model.safetensors").read_bytes()[:1000]
         )
+    if damage == "pickled weights":
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
     if damage == "no tokenizer":
         (folder / "tokenizer.json").write_text("{")
     if damage == "too few weights":
