@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from proofloop.typeset.formulas import find_formulas
 
 LEAST_QUOTED, LEAST_FORMULA = 8, 14
 """The fewest characters of a quotation and of a formula that tell a place, without spaces."""
@@ -21,13 +24,15 @@ MOST_CHARACTERS = 200_000
 """Of a proof and of a critique; the rest is not searched."""
 
 _QUOTED = re.compile(
-    r"“([^”]{4,600})”|\"([^\"\n]{4,600})\"|「([^」]{4,600})」|``([^']{4,600})''|`([^`\n]{4,600})`"
-    r"|^ {0,3}> ?(.{4,600})$",
+    r"“([^“”]{4,600}+)”|\"([^\"\n]{4,600}+)\"|「([^「」]{4,600}+)」|``([^`']{4,600}+)''"
+    r"|`([^`\n]{4,600}+)`|^ {0,3}> ?(.{4,600}+)$",
     re.MULTILINE,
 )
-_FORMULA = re.compile(
-    r"\$\$(.{4,600}?)\$\$|\$([^$\n]{4,300})\$|\\\[(.{4,600}?)\\\]|\\\((.{4,300}?)\\\)", re.DOTALL
-)
+"""A quotation has no further opening mark, so each character is looked at a few times only."""
+
+_PAIRED = re.compile(r"\\\\|```|\$\$|\\[\[\]]|\\(?:begin|end)\{")
+r"""Marks around code and display formulas. `\\[2pt]`, the end of a line of a formula, is none."""
+
 _NAMED = re.compile(
     r"\b(step|case|claim|lemma|part|line|equation)\s+(\(?[0-9]{1,3}[a-z]?\)?)", re.IGNORECASE
 )
@@ -54,21 +59,26 @@ def blocks_of(text: str) -> list[str]:
     inside code or a display formula ends none.
     """
     blocks: list[str] = []
+    parts: list[str] = []
+    marks = Counter[str]()
     for paragraph in _BREAK.split(text):
-        if blocks and _is_open(blocks[-1]):
-            blocks[-1] += f"\n\n{paragraph}"
-        elif paragraph.strip():
-            blocks.append(paragraph)
-    return blocks
+        if not parts and not paragraph.strip():
+            continue
+        parts.append(paragraph)
+        marks.update(_PAIRED.findall(paragraph))
+        if not _is_open(marks):
+            blocks.append("\n\n".join(parts))
+            parts, marks = [], Counter()
+    return [*blocks, "\n\n".join(parts)] if parts else blocks
 
 
-def _is_open(block: str) -> bool:
-    """Whether code or a formula goes on after the blank line."""
+def _is_open(marks: Mapping[str, int]) -> bool:
+    """Whether code or a formula continues after paragraphs with so many marks."""
     return (
-        block.count("```") % 2 == 1
-        or block.count("$$") % 2 == 1
-        or block.count("\\[") > block.count("\\]")
-        or block.count("\\begin{") > block.count("\\end{")
+        marks["```"] % 2 == 1
+        or marks["$$"] % 2 == 1
+        or marks["\\["] > marks["\\]"]
+        or marks["\\begin{"] > marks["\\end{"]
     )
 
 
@@ -77,10 +87,11 @@ class Searched:
 
     def __init__(self, blocks: Sequence[str]) -> None:
         self._starts: list[int] = []
-        self._names = [_named_at_start(block) for block in blocks]
+        self._names: dict[str, int] = {}
         parts: list[str] = []
         length = 0
-        for block in blocks:
+        for number, block in enumerate(blocks):
+            self._names.setdefault(_named_at_start(block), number)
             self._starts.append(length)
             parts.append(plain(block[:MOST_CHARACTERS]))
             length += len(parts[-1])
@@ -94,7 +105,7 @@ class Searched:
             if block is not None:
                 found.setdefault(block, words)
         for match in _NAMED.finditer(analysis[:MOST_CHARACTERS]):
-            block = self._block_named(plain(match[0]))
+            block = self._names.get(plain(match[0]))
             if block is not None:
                 found.setdefault(block, match[0])
         chosen = sorted(list(found.items())[:MOST_PLACES])
@@ -106,14 +117,12 @@ class Searched:
         position = self._text.find(part) if len(part) >= least else -1
         return bisect_right(self._starts, position) - 1 if position >= 0 else None
 
-    def _block_named(self, name: str) -> int | None:
-        return self._names.index(name) if name in self._names else None
-
 
 def _pointers(analysis: str) -> Iterator[tuple[str, int]]:
-    for pattern, least in ((_QUOTED, LEAST_QUOTED), (_FORMULA, LEAST_FORMULA)):
-        for match in pattern.finditer(analysis):
-            yield next(filter(None, match.groups())), least
+    for match in _QUOTED.finditer(analysis):
+        yield next(filter(None, match.groups())), LEAST_QUOTED
+    for formula in find_formulas(analysis):
+        yield analysis[formula.begin : formula.end], LEAST_FORMULA
 
 
 def plain(text: str) -> str:

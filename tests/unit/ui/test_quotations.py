@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from proofloop.ui.quotations import Place, Searched, blocks_of
@@ -61,3 +63,22 @@ def test_a_place_has_the_words_that_point_there() -> None:
 def test_a_long_text_is_searched_in_linear_time() -> None:
     searched = Searched(blocks_of("Let $x$ be. " * 20_000))
     assert searched.places('"' + "$ ` “ > \\( " * 30_000) == []
+
+
+def test_the_end_of_a_line_of_a_formula_opens_no_formula() -> None:
+    spaced = "$$\\begin{aligned} a &= b \\\\[2pt] &= c \\end{aligned}$$"
+    assert blocks_of(f"{spaced}\n\nHence.\n\nSo.") == [spaced, "Hence.", "So."]
+
+
+@pytest.mark.parametrize(
+    ("proof", "mark"),
+    [
+        ("```\n" + "a\n\n" * 300_000, "“"),
+        ("Let it be.", "\\["),
+        ("\nstep 1" * 30_000, "step 9 "),
+    ],
+)
+def test_a_long_garbled_text_is_read_in_seconds(proof: str, mark: str) -> None:
+    began_s = time.process_time()
+    Searched(blocks_of(proof)).places(mark * (200_000 // len(mark)))
+    assert time.process_time() - began_s < 2
