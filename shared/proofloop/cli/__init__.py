@@ -21,6 +21,7 @@ from proofloop.errors import (
     ProofloopError,
 )
 from proofloop.plugins import plugin_error
+from proofloop.typeset.printable import printable
 
 GC_THRESHOLD = 10_000
 """New objects between two garbage collections. With Python's 700 a curriculum looks for garbage
@@ -69,5 +70,5 @@ def _replace_closed_streams() -> None:
 def _exit(code: int, what: str, problem: object, hint: str = "") -> None:
     """Print one line and exit."""
     text = f"{what}: {problem}" + (f" (hint: {hint})" if hint else "")
-    print(text.replace("\n", " "), file=sys.stderr)
+    print(printable(text.replace("\n", " ")), file=sys.stderr)
     sys.exit(code)

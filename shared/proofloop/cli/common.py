@@ -23,6 +23,7 @@ from proofloop.errors import ConfigError
 from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
 from proofloop.store import Store
+from proofloop.typeset.printable import printable
 from proofloop.worker.engine_pool import Engines
 
 StoreOption = Annotated[
@@ -170,4 +171,4 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3f}"
-    return str(value)
+    return printable(str(value))

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from proofloop.runs.progress import Rate, RunProgress
 from proofloop.schema.records import ALL_ROLES
+from proofloop.typeset.printable import printable
 
 ENOUGH_PROOFS = 10
 """The fewest finished proofs from which the time left is estimated."""
@@ -82,7 +83,7 @@ class ProgressLine:
 
     def print(self, text: str) -> None:
         """Print a line above the progress line."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
     def _describe(self, progress: RunProgress) -> str:
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))

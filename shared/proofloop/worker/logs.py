@@ -9,6 +9,9 @@ import sys
 from typing import TextIO, cast
 
 import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from proofloop.typeset.printable import printable
 
 LIBRARIES = logging.WARNING
 """Messages of libraries are shown from this level on, whatever our own level."""
@@ -32,18 +35,13 @@ def configure_default_events() -> None:
 
 
 def _configure_events(level: str) -> None:
-    pretty = sys.stderr.isatty()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info
-            if not pretty
-            else structlog.processors.StackInfoRenderer(),
-            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-            if pretty
-            else structlog.processors.JSONRenderer(),
+            structlog.processors.format_exc_info,
+            *(_FOR_A_TERMINAL if sys.stderr.isatty() else _FOR_A_FILE),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[level.upper()]
@@ -51,6 +49,18 @@ def _configure_events(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())),
         cache_logger_on_first_use=True,
     )
+
+
+def _as_printable(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """The texts of an event without escape sequences: they may quote an answer."""
+    return {key: printable(each) if isinstance(each, str) else each for key, each in event.items()}
+
+
+_FOR_A_TERMINAL: tuple[Processor, ...] = (
+    _as_printable,
+    structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+)
+_FOR_A_FILE: tuple[Processor, ...] = (structlog.processors.JSONRenderer(),)
 
 
 class _Stderr:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 from typer.core import TyperGroup
 
+from proofloop.cli import main
 from proofloop.cli.app import COMMANDS, app
 
 HELP_WITHOUT_COMMANDS = """
@@ -38,3 +40,13 @@ def test_help_lists_whole_summaries_and_imports_no_command() -> None:
     assert "doctor" in found.stdout
     assert "..." not in found.stdout.partition("Commands:")[2]  # no summary is cut off
     assert found.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_an_error_prints_no_escape_sequence_of_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.toml").write_text('"\\u001b]0;title" = 1\n')
+    monkeypatch.setattr("sys.argv", ["proofloop", "run", str(tmp_path / "run.toml")])
+    with pytest.raises(SystemExit):
+        main()
+    assert "unknown key \ufffd]0;title" in capsys.readouterr().err

@@ -28,3 +28,8 @@ def test_a_table_keeps_to_the_width_of_a_terminal(
     emit([{"what": "engines", "found": "local, openai, simulated, triton"}], as_json=False)
     printed = capsys.readouterr().out
     assert "triton" in printed and "local, openai, simulated, triton" not in printed
+
+
+def test_an_escape_sequence_in_a_cell_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    emit([{"question": "Prove \x1b]0;title\x07 it."}], as_json=False)
+    assert "Prove \ufffd]0;title\ufffd it." in capsys.readouterr().out

@@ -50,6 +50,26 @@ def test_a_queue_that_pika_does_not_find_is_no_warning(capsys: pytest.CaptureFix
     ]
 
 
+def test_a_terminal_gets_no_escape_sequences_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    handlers = logging.root.handlers[:]
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    try:
+        configure_logging("warning")
+        log = structlog.get_logger()
+        log.warning("message_failed", reason="\x1b]0;title\x07")
+        try:
+            raise ValueError("\x1b]0;title\x07")
+        except ValueError:
+            log.exception("message_failed")
+    finally:
+        logging.root.handlers[:] = handlers
+        structlog.reset_defaults()
+    assert terminal.getvalue().count("\ufffd]0;title\ufffd") == 2
+    assert "\x1b]" not in terminal.getvalue()
+
+
 @pytest.mark.parametrize(
     ("given", "shown"), [("WARNING", "info"), ("DEBUG", "debug"), ("ERROR", "error")]
 )
