@@ -74,6 +74,8 @@ TABLE: list[tuple[str, float | None, float | None]] = [
     (json.dumps({"evaluation": {"step 1": {"text": "Fine.", "score": 1}}, "score": 1}), None, 1),
     (json.dumps({"evaluation": ["Step 1 holds.", None], "score": 1}), None, 1),
     (f'{{"evaluation": {"[" * 40}"Fine."{"]" * 40}, "score": 1}}', None, 1),
+    (json.dumps({"evaluation": "Fine.", "score": 1, "max_score": 1}), None, 1),
+    (json.dumps({"evaluation": "Fine.", "score": 0.5, "scale": "0, 0.5 or 1"}), None, 0.5),
     (json.dumps([{"evaluation": "Fine.", "score": 1}]), None, None),
     ('{"evaluation": "Two\nlines.", "score": 1}', None, 1),
     (r'{"evaluation": "By \(a\) it holds.", "score": 1}', None, 1),
@@ -100,6 +102,10 @@ TABLE: list[tuple[str, float | None, float | None]] = [
     ('{"evaluation": "Fine.", "score": 1, "score": 0}', None, None),
     (json.dumps({"evaluation": "Fine.", "score": 1, "rating": 0}), None, None),
     (json.dumps({"evaluation": "Fine."}), None, None),
+    # a score on another scale
+    (json.dumps({"evaluation": "Fine.", "score": 1, "max_score": 7}), None, None),
+    (json.dumps({"evaluation": "Fine.", "score": 1, "Out of": "7"}), None, None),
+    (json.dumps({"evaluation": "Fine.", "score": 1, "scale": "0-10"}), None, None),
     # a score without an evaluation
     (json.dumps({"score": 1}), None, None),
     (f"Here is my evaluation:\n\n{json.dumps({'score': 1})}", None, None),

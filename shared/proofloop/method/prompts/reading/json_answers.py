@@ -4,7 +4,8 @@ Strict: the answer is only the object, with exactly the fields of the schema.
 Lenient: the object ends the answer, perhaps in a code fence or after other text; its fields may
 have other names, and its LaTeX may lack the second backslash that JSON requires. The lenient
 reading never guesses. It finds no score if a score field is outside the valid objects, if two
-scores at any depth differ, or if the words before the object introduce a quotation.
+scores at any depth differ, if another field names full marks other than 1, or if the words before
+the object introduce a quotation.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ TOO_DEEP = "the answer is nested too deeply"
 SCORE_NAMES = frozenset([SCORE, "final_score", "overall_score", "self_score", "rating", "grade"])
 """Names of the score field, in lower case with underscores."""
 
+_SCALE = re.compile(
+    r"(?:max|maximum|full|possible|total)_(?:score|grade|marks|points|rating)"
+    r"|(?:score|points)_(?:max|possible)|max|maximum|out_of|scale"
+)
+"""Names of a field beside the score with the most that the score can be, or with its scale."""
+
 _BEGINS = re.compile(r'\{(?=\s{0,50}")')
 _SCORE_FIELD = re.compile(
     rf'\\?"\s?(?:{"|".join(sorted(SCORE_NAMES)).replace("_", "[ _-]?")})\s?\\?"\s{{0,20}}:',
@@ -43,6 +50,7 @@ _SCORE_FIELD = re.compile(
 _CLOSERS = re.compile(r"[\s`~.]*")
 _FENCE_BEGINS = re.compile(r"(?:`{3,}|~{3,})\w{0,20}\s{0,20}\Z")
 _DRESS = " \t\n*_`~#>"
+_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _ESCAPE = re.compile(r'(?:\\["\\/])+|\\(?:u[0-9a-fA-F]{4}|[bfnrt](?P<rest>[A-Za-z]{0,12})|)')
 _LATEX_AFTER_N = frozenset(["abla", "eq", "eg", "ot", "otin", "mid", "exists", "leq", "geq"])
@@ -127,6 +135,7 @@ def lenient_answer(text: str, names: Sequence[str]) -> tuple[JsonAnswer | None, 
         done = end
         scores += [JsonAnswer({}, value) for name, value in _fields(body) if _is_score(name)]
         if any(map(_is_score, body)):
+            _check_scale(body)
             answer = _answer_of(body, names)
     rest = "\n".join([*around, text[done:]])
     if _SCORE_FIELD.search(rest):
@@ -212,6 +221,17 @@ def _fields(body: dict[str, Any]) -> list[tuple[str, Any]]:
 def _check_same(one: JsonAnswer, other: JsonAnswer) -> None:
     if one.score != other.score:
         raise two_scores(_show(one.shown), _show(other.shown))
+
+
+def _check_scale(body: dict[str, Any]) -> None:
+    """Raises Unreadable for a score on another scale, as in `"score": 1, "max_score": 7`."""
+    for name, value in body.items():
+        numbers = _NUMBER.findall(_show(value)) if _SCALE.fullmatch(_plain(name)) else []
+        if numbers and float(numbers[-1]) != 1:
+            raise Unreadable(
+                f"the score is on another scale: {name[:LONGEST_SHOWN]!r} is {_show(value)!r}",
+                cause="the score is on another scale",
+            )
 
 
 def _is_score(name: str) -> bool:
