@@ -5,6 +5,7 @@ because JSON needs two backslashes.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from itertools import accumulate
 
 ESCAPES = {
@@ -36,24 +37,21 @@ MATH_BORDER = re.compile(
 
 def find_undoubled(text: str) -> re.Match[str] | None:
     """The first LaTeX command that lost its backslash."""
+    borders = list(MATH_BORDER.finditer(text))
+    begins = [border.start() for border in borders]
+    is_open = list(accumulate((border.lastgroup for border in borders), _opens, initial=False))
     in_math = (
-        found for found in UNDOUBLED_IN_MATH.finditer(text) if _is_in_math(text, found.start())
+        found
+        for found in UNDOUBLED_IN_MATH.finditer(text)
+        if (before := bisect_left(begins, found.start())) < len(borders) and is_open[before]
     )
     found = (UNDOUBLED.search(text), next(in_math, None))
     return min(filter(None, found), key=lambda match: match.start(), default=None)
 
 
-def _is_in_math(text: str, position: int) -> bool:
-    """Whether the position is inside a formula."""
-    return _is_open(text[:position]) and MATH_BORDER.search(text, position) is not None
-
-
-def _is_open(text: str) -> bool:
-    borders = (found.lastgroup for found in MATH_BORDER.finditer(text))
-    *_, is_open = accumulate(
-        borders, lambda was, kind: not was if kind == "both" else kind == "begin", initial=False
-    )
-    return is_open
+def _opens(was_open: bool, border: str | None) -> bool:
+    """Whether a formula is open after a border of this kind."""
+    return not was_open if border == "both" else border == "begin"
 
 
 def command_at(text: str, position: int) -> str | None:

@@ -13,7 +13,15 @@ from typing import Any
 
 from proofloop.config.given_files import given_cases
 from proofloop.config.latex_in_json import command_at, find_undoubled, name_of
-from proofloop.config.row_files import DOUBLE_IT, holds_json, lower_names, read_rows
+from proofloop.config.row_files import (
+    DOUBLE_IT,
+    HALF,
+    WRITE_BOTH,
+    holds_json,
+    is_unicode,
+    lower_names,
+    read_rows,
+)
 from proofloop.config.run_file import RunSpec
 from proofloop.config.run_file.problems import Problems
 from proofloop.errors import ConfigError
@@ -178,11 +186,8 @@ def _problem(row: Any, place: str, is_json: bool) -> Problem:
         answer=_optional_text(row.get("answer")),
         source=_optional_text(row.get("source") or row.get("contest")),
     )
-    if not _is_unicode(f"{problem.question}{problem.answer}{problem.source}"):
-        raise ConfigError(
-            f"{place} has half of a surrogate pair in a text",
-            "write the character itself, or both halves",
-        )
+    if not is_unicode(f"{problem.question}{problem.answer}{problem.source}"):
+        raise ConfigError(f"{place} has {HALF}", WRITE_BOTH)
     return problem
 
 
@@ -216,12 +221,3 @@ def _problem_id(row: dict[str, Any], question: str) -> str:
 
 def _optional_text(value: Any) -> str | None:
     return None if value is None else str(value)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether UTF-8 can encode the text. JSON strings may have half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

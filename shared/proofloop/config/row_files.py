@@ -27,6 +27,10 @@ LONGEST_FIELD = 16 * 1024 * 1024
 DOUBLE_IT = r'double the backslash: JSON needs "\\{0}" for \{0}'
 """The hint for a LaTeX command with one backslash."""
 
+HALF = "half of a surrogate pair in a text"
+WRITE_BOTH = "write the character itself, or both halves"
+"""The problem of a text that is not Unicode, and the hint."""
+
 
 def read_rows(file: Path) -> list[Any]:
     """Read the rows; those of a table as a dict by column. Raises ConfigError."""
@@ -58,6 +62,15 @@ def lower_names(row: dict[str, Any]) -> dict[str, Any]:
     return {
         name.lower() if counts[name.lower()] == 1 else name: value for name, value in row.items()
     }
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can encode the text. JSON strings may have half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text_of(file: Path) -> str:
@@ -167,7 +180,7 @@ def _read_table(text: str, file: Path) -> Iterator[dict[str, str] | ConfigError]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in reader.fieldnames or ()]
-        if twice := [name for name in names if names.count(name) > 1]:
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise ConfigError(
                 f"{file} has two columns named {twice[0]!r}", "give each column a different name"
             )

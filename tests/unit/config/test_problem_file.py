@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -336,3 +337,10 @@ def test_a_file_with_too_few_rows_for_a_split_is_refused(tmp_path: Path) -> None
 def test_an_unknown_domain_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"unknown domain 'geometry'\nhint: use one of: nano"):
         list(problems_of(runspec(problems={"domain": "geometry"})))
+
+
+def test_a_long_question_is_checked_in_less_than_a_second(tmp_path: Path) -> None:
+    question = "\neq " * 20_000
+    began_s = time.process_time()
+    assert read_problems(write(tmp_path, jsonl([{"question": question}])))
+    assert time.process_time() - began_s < 1

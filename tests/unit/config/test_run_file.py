@@ -198,6 +198,7 @@ BAD = [
     ('file = "C:\\Users\\p.json"', r"small.toml is not TOML: .*\nhint: .* in single quotes"),
     ('file = "D:\\problems.json"', r"small.toml is not TOML: .*\nhint: .* in single quotes"),
     ("a = " + "[" * 50_000, "small.toml is not TOML: "),
+    ("seed = " + "9" * 5_000, "small.toml is not TOML: Exceeds the limit"),
 ]  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def read_fields(file: Path, root: type[BaseModel], expected: str = "a run.toml")
         raise ConfigError(
             f"{file} cannot be read: {error.strerror}", f"give the path of {expected}"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or a too large number
         is_path = re.search("hex value|Unescaped", str(error))
         hint = BACKSLASHES if is_path else EXAMPLES
         raise ConfigError(f"{file} is not TOML: {error}", hint) from error

@@ -64,9 +64,10 @@ def grade_and_full(value: object) -> tuple[float, float | None]:
     """
     if isinstance(value, list | tuple) and value:
         return grade_and_full(value[0])
-    points, slash, full = str(value).strip().removesuffix("%").partition("/")
-    if str(value).strip().endswith("%"):
-        return parse_grade(points), 100.0
+    text = str(value).strip()
+    if text.endswith("%"):
+        return parse_grade(text.removesuffix("%")), 100.0
+    points, slash, full = text.partition("/")
     if not slash:
         return parse_grade(value), None
     return parse_grade(points), full_marks(full)

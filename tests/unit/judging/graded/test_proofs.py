@@ -171,7 +171,7 @@ def test_another_folder_is_no_data(tmp_path: Path) -> None:
 
 def test_a_bad_row_is_set_aside_with_its_reason(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    rows = [row(), row(proof=" "), row(grade="good"), row(grade=0.7), [1]]
+    rows = [row(), row(proof=" "), row(grade="good"), row(grade=0.7), [1], row(proof="\ud835")]
     file.write_text("\n".join([*map(json.dumps, rows), "{"]))
     found = read_graded_proofs(file, {})
     assert len(found.cases) == 1
@@ -180,6 +180,7 @@ def test_a_bad_row_is_set_aside_with_its_reason(tmp_path: Path) -> None:
     assert "row 2: no proof" in text
     assert "row 3: grade 'good' is neither a number" in text
     assert "row 4: grade 0.7 is not on the scale" in text
+    assert "row 6: half of a surrogate pair" in text
     assert "is not JSON" in text
 
 
@@ -302,6 +303,7 @@ def test_beside_scores_a_grade_keeps_its_own_full_marks(tmp_path: Path) -> None:
         ({"grade": "3/0"}, "full marks '0' are not above 0"),
         ({"grade": 0, "max": 0}, "full marks '0' are not above 0"),
         ({"grade": "a/7"}, "grade 'a' is neither a number"),
+        ({"grade": "6/7%"}, "grade '6/7' is neither a number"),
         ({"grade": "6/7", "max": 10}, "grade '6/7' is of 7, but the row's full marks are 10"),
     ],
 )
