@@ -102,13 +102,19 @@ def compose_images(file: Path) -> set[str]:
 
 def upgrade(folder: Path) -> Finding:
     """Whether `helm upgrade` from the last released chart works: no immutable field changes."""
-    tag = git("tag", "--list", "v*", "--sort=-v:refname").decode().partition("\n")[0]
+    tag = last_release()
     if not tag:
         return Finding("chart upgrade", DONE, "no earlier release")
     with tarfile.open(fileobj=io.BytesIO(git("archive", tag, "helm/proofloop"))) as archive:
         archive.extractall(folder / "old", filter="data")
     changed = immutable_changes(folder / "old" / "helm" / "proofloop", folder / "proofloop")
     return compared(f"immutable fields changed since {tag}", changed, [])
+
+
+def last_release() -> str:
+    """The tag of the newest release before this commit; the workflow runs on the new one's tag."""
+    before = ["--list", "v*", "--merged", "HEAD", "--no-contains", "HEAD"]
+    return git("tag", *before, "--sort=-v:refname").decode().partition("\n")[0]
 
 
 def immutable_changes(old: Path, new: Path) -> list[str]:

@@ -90,6 +90,21 @@ def test_the_licenses_of_all_pinned_packages_are_accepted() -> None:
     assert [one.state for one in licenses.check()] == [DONE]
 
 
+def test_the_last_release_is_not_the_one_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chart, "ROOT", tmp_path)
+    chart.git("init", "--quiet")
+    chart.git("config", "user.name", "Ada")
+    chart.git("config", "user.email", "ada@example.org")
+    found = []
+    for tag in ("v0.1.0", "v0.9.0", "v0.10.0"):
+        chart.git("commit", "--quiet", "--allow-empty", "--message", tag)
+        chart.git("tag", "--no-sign", tag)
+        found.append(chart.last_release())
+    assert found == ["", "v0.1.0", "v0.9.0"]
+
+
 def slow_set_ups(names: list[str]) -> list[str]:
     """All files of values but the smallest: each is rendered by both charts."""
     return [name for name in names if name.endswith("-values.yaml") and "minimal" not in name]
