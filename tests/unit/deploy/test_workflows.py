@@ -41,6 +41,11 @@ def test_the_tests_run_on_every_python_that_the_distribution_names() -> None:
     assert tests["jobs"]["python"]["strategy"]["matrix"]["python"] == named
 
 
+def test_a_server_that_could_not_be_installed_fails_the_tests_that_need_it() -> None:
+    tests = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    assert tests["jobs"]["servers"]["steps"][-1]["env"] == {"PROOFLOOP_TEST_SKIPS": "fail"}
+
+
 def test_an_image_of_every_role_and_of_triton_is_published_with_a_bill_of_materials() -> None:
     job = RELEASE["jobs"]["images"]
     roles = {one["role"]: one["target"] for one in job["strategy"]["matrix"]["include"]}
