@@ -154,9 +154,9 @@ def test_the_plain_autoscaler_looks_at_the_processor_or_at_the_queue() -> None:
 
 
 def test_there_is_one_trainer_without_autoscaling() -> None:
-    objects = render(
-        {"roles": {"trainer": {"enabled": True}}, "worker": {"scaling": {"kind": "keda"}}}
-    )
+    worker = {"replicas": 3, "scaling": {"kind": "keda"}}
+    objects = render({"roles": {"trainer": {"enabled": True}}, "worker": worker})
+    assert objects["Deployment/proofloop-trainer"]["spec"]["replicas"] == 1
     assert "ScaledObject/proofloop-trainer" not in objects
     assert objects["Deployment/proofloop-trainer"]["spec"]["strategy"] == {"type": "Recreate"}
 
@@ -243,6 +243,18 @@ def test_what_plan_prints_is_accepted_and_gives_the_numbers_it_says() -> None:
         assert f'"--concurrency", "{row.concurrency}"' in json.dumps(objects[f"Deployment/{name}"])
     servers = [one for one in objects.values() if one["kind"] in ("Deployment", "LeaderWorkerSet")]
     assert sum(map(gpus_of, servers)) == sum(row.gpus for row in rows)
+
+
+@pytest.mark.parametrize("limits", [None, {"memory": None}])
+def test_a_server_with_gpus_needs_no_other_limit(limits: Object | None) -> None:
+    values = {
+        "serving": {"gpus": 8, "resources": {"limits": limits}},
+        "roles": {"verifier": {"model": {"version": "m"}}},
+    }
+    [server] = [one for name, one in pods(render(values)) if "verifier-m-" in name]
+    resources = server["spec"]["containers"][0]["resources"]
+    assert resources["limits"] == {"nvidia.com/gpu": 8}
+    assert resources["requests"] == {"cpu": "1", "memory": "2Gi", "nvidia.com/gpu": 8}
 
 
 def gpus_of(one: Object) -> int:

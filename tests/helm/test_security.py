@@ -105,6 +105,23 @@ def test_a_model_server_answers_the_pods_of_its_release_only() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://s3:8333", 8333), ("http://s3/", 80), ("https://s3", 443), ("https://s3:9000/", 9000)],
+)
+def test_a_pod_may_reach_the_store_on_the_port_of_its_address(endpoint: str, port: int) -> None:
+    objects = render(
+        {
+            "store": {"endpoint": endpoint},
+            "networkPolicy": {"store": {"ports": [443]}},
+            "roles": {"verifier": {"model": {"version": "m"}}},
+        }
+    )
+    for name in ("proofloop-verifier", "proofloop-verifier-model"):
+        egress = objects[f"NetworkPolicy/{name}"]["spec"]["egress"]
+        assert {"port": port} in [one for rule in egress for one in rule.get("ports", ())], name
+
+
 def test_the_job_that_promotes_a_version_may_ask_the_servers_that_load_it() -> None:
     objects = render(values_of("production"))
     job = objects["Job/proofloop-verifier-promote"]["spec"]["template"]

@@ -15,7 +15,16 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from proofloop.config.settings import Settings
-from tests.helm.chart import CHART, SET_UPS, Object, notes, render, values_of
+from tests.helm.chart import (
+    CHART,
+    REGISTRY,
+    ROOT,
+    SET_UPS,
+    Object,
+    notes,
+    render,
+    values_of,
+)
 
 WHEN = re.compile(r"^(Set|Change|Raise|Lower|Leave)\b.*\b(when|where|unless|while|at)\b")
 
@@ -57,6 +66,8 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
     ("values", "complaint"),
     [
         ({"roles": {"verifyer": {}}}, "'verifyer' not allowed"),
+        ({"roles": {"verifier": None}}, "roles.verifier is null"),
+        ({"roles": None}, "roles.generator is null"),
         ({"roles": {"verifier": {"concurency": 3}}}, "'concurency' not allowed"),
         ({"roles": {"verifier": {"scaling": {"max": 3}}}}, "'max' not allowed"),
         ({"roles": {"labeler": {"model": {}}}}, "'model' not allowed"),
@@ -89,6 +100,42 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
 def test_what_cannot_be_is_refused_with_its_place(values: Object, complaint: str) -> None:
     with pytest.raises(helm_python.HelmError, match=re.escape(complaint)):
         render(values)
+
+
+def test_a_key_with_only_comments_below_it_sets_no_variables() -> None:
+    model: Object = {"roles": {"verifier": {"model": {"version": "m"}}}}
+    assert render(model | {"worker": {"env": None}, "serving": {"env": None}}) == render(model)
+
+
+def test_a_share_of_a_processor_may_be_a_number() -> None:
+    role = render({"worker": {"resources": {"requests": {"cpu": 0.5}}}})[
+        "Deployment/proofloop-verifier"
+    ]
+    (container,) = role["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["requests"] == {"cpu": 0.5, "memory": "512Mi"}
+
+
+@pytest.mark.parametrize(
+    ("tag", "image"),
+    [
+        ("0.2.0", "proofloop-verifier:0.2.0"),
+        ("sha256:" + "a" * 64, "proofloop-verifier@sha256:" + "a" * 64),
+        ("0.2.0@sha256:" + "a" * 64, "proofloop-verifier:0.2.0@sha256:" + "a" * 64),
+    ],
+)
+def test_an_image_has_a_tag_or_a_digest(tag: str, image: str) -> None:
+    role = render({"roles": {"verifier": {"image": {"tag": tag}}}})["Deployment/proofloop-verifier"]
+    (container,) = role["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"{REGISTRY}/{image}"
+
+
+@pytest.mark.parametrize("page", ["kubernetes", "alerts"])
+def test_every_set_of_the_guide_is_accepted(page: str) -> None:
+    text = (ROOT / "docs" / "how-to" / f"{page}.md").read_text()
+    found = re.findall(r"--set\s+'?([^'`\s]+)", text)
+    assert found
+    for expression in found:
+        render(helm_python.parse_set_string(expression))
 
 
 def test_images_without_a_registry_are_refused_unless_the_nodes_have_them() -> None:
@@ -130,6 +177,14 @@ def test_the_name_stays_within_what_kubernetes_takes() -> None:
     ]
     # A LeaderWorkerSet's pods get up to 11 more, and 63 is the end.
     assert max(map(len, names)) <= 52
+
+
+def test_a_service_has_a_name_that_kubernetes_takes_whatever_the_releases_name() -> None:
+    # Helm allows dots and a digit first, a Service does not.
+    assert "Service/maths-prod-verifier" in render({}, name="maths.prod")
+    with pytest.raises(helm_python.HelmError, match='"3d-proofs" does not begin with a letter'):
+        render({}, name="3d-proofs")
+    assert "Service/proofs-verifier" in render({"nameOverride": "proofs"}, name="3d-proofs")
 
 
 def leaves_of(node: yaml.MappingNode, path: str = "") -> Iterator[tuple[str, int]]:

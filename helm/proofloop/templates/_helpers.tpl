@@ -1,8 +1,12 @@
 {{/* Names, labels, and templates that all pods share. */}}
 
-{{/* At most 20 characters: a model server's name, with what Kubernetes appends to it, has 63. */}}
+{{/* At most 20 characters: a model server's name, with what Kubernetes appends to it, has 63. A service's name has no dots. */}}
 {{- define "proofloop.fullname" -}}
-{{- default .Release.Name .Values.nameOverride | trunc 20 | trimSuffix "-" -}}
+{{- $name := default .Release.Name .Values.nameOverride | replace "." "-" | trunc 20 | trimSuffix "-" -}}
+{{- if not (regexMatch "^[a-z]" $name) -}}
+{{- fail (printf "the release's name %q does not begin with a letter, as names of services must. Set nameOverride." .Release.Name) -}}
+{{- end -}}
+{{- $name -}}
 {{- end -}}
 
 {{/* The role's name for Kubernetes: meta_verifier becomes meta-verifier. Takes a role. */}}
@@ -30,8 +34,9 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- if not (or $registry (contains "/" .repository) (eq .root.Values.image.pullPolicy "Never")) -}}
 {{- fail (printf "image.registry is empty, and no public registry has an image named %s. Set image.registry to the registry of a release or to your own (docs/how-to/kubernetes.md). If the nodes have the images, set image.pullPolicy to Never." .repository) -}}
 {{- end -}}
+{{- $tag := .tag | default .root.Values.image.tag | default .root.Chart.AppVersion -}}
 {{- if $registry -}}{{ $registry }}/{{- end -}}
-{{ .repository }}:{{ .tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{ .repository }}{{ ternary "@" ":" (hasPrefix "sha256:" $tag) }}{{ $tag }}
 {{- end -}}
 
 {{- define "proofloop.workerImage" -}}
@@ -41,6 +46,11 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 
 {{/* The enabled roles, each with the values of `worker` and its own merged, as YAML. */}}
 {{- define "proofloop.workers" -}}
+{{- range list "generator" "verifier" "meta_verifier" "labeler" "trainer" }}
+{{- if not (hasKey ($.Values.roles | default dict) .) }}
+{{- fail (printf "roles.%s is null, as a key with only comments below it. Remove the key, or set roles.%s.enabled to false." . .) }}
+{{- end }}
+{{- end }}
 {{- range $role, $own := .Values.roles }}
 {{- $worker := mergeOverwrite (deepCopy $.Values.worker) (deepCopy $own) }}
 {{- if $worker.enabled }}

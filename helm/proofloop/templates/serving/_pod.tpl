@@ -43,7 +43,7 @@ spec:
         {{- end }}
       {{- end }}
       env:
-        {{- include "proofloop.env" (merge (deepCopy $serving.env) (include "proofloop.serverSettings" . | fromYaml)) | nindent 8 }}
+        {{- include "proofloop.env" (merge ($serving.env | default dict | deepCopy) (include "proofloop.serverSettings" . | fromYaml)) | nindent 8 }}
         - name: PROOFLOOP_TRITON_KEY # if the secret has one, loading and unloading models needs it
           valueFrom:
             secretKeyRef: { name: {{ .root.Values.secrets.existingSecret }}, key: proofloop_triton_key, optional: true }
@@ -73,17 +73,10 @@ spec:
         preStop: # clients drop its address before it stops listening
           sleep: { seconds: 15 }
       {{- end }}
+      {{- $gpus := ternary (dict $serving.gpuResource $serving.gpus) dict (gt (int $serving.gpus) 0) }}
       resources:
-        requests:
-          {{- toYaml $serving.resources.requests | nindent 10 }}
-          {{- if $serving.gpus }}
-          {{ $serving.gpuResource }}: {{ $serving.gpus }}
-          {{- end }}
-        limits:
-          {{- toYaml $serving.resources.limits | nindent 10 }}
-          {{- if $serving.gpus }}
-          {{ $serving.gpuResource }}: {{ $serving.gpus }}
-          {{- end }}
+        requests: {{- merge (deepCopy $gpus) ($serving.resources.requests | default dict) | toYaml | nindent 10 }}
+        limits: {{- merge (deepCopy $gpus) ($serving.resources.limits | default dict) | toYaml | nindent 10 }}
       securityContext: {{- include "proofloop.containerSecurity" .root | nindent 8 }}
       volumeMounts:
         {{- include "proofloop.mounts" .root | nindent 8 }}
