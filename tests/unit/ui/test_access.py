@@ -14,9 +14,13 @@ from tests.unit.ui.conftest import Browse
 
 
 def test_without_a_password_only_names_of_this_machine_are_answered(browser: Browse) -> None:
-    here = browser()
-    assert here.get("/").status_code == 200
-    assert here.get("/", headers={"Host": "rebound.example"}).status_code == 400
+    def status(host: str) -> int:
+        return browser().get("/", headers={"Host": host}).status_code
+
+    for name in ("localhost", "localhost:8321", "127.0.0.1:8321", "127.0.0.2", "[::1]:8321"):
+        assert status(name) == 200, name
+    for name in ("rebound.example", "localhost.example", "10.0.0.1", "[::1", ""):
+        assert status(name) == 400, name
 
 
 def test_a_password_is_needed_for_every_address(browser: Browse) -> None:
@@ -24,6 +28,7 @@ def test_a_password_is_needed_for_every_address(browser: Browse) -> None:
     for page in ("/", f"/runs/{RUN}", f"/runs/{RUN}/events", "/static/ui.js"):
         assert far.get(page, headers={"Host": "proofs.example"}).status_code == 401, page
     assert far.get("/", auth=("Emmy", "wrong")).status_code == 401
+    assert far.get("/", headers={"Authorization": b"Basic \xe9"}).status_code == 401
     assert far.get("/", auth=("Emmy", "a long word")).status_code == 200
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -177,9 +177,7 @@ def _path(request: Request) -> str:
 
 def _local(to: str) -> str:
     """The address if it is on this site, else nothing."""
-    parts = urlsplit(to)
-    is_local = not parts.scheme and not parts.netloc and to.startswith("/")
-    return to if is_local and not to.startswith(("//", "/\\")) else ""
+    return to if to.startswith("/") and not to.startswith(("//", "/\\")) else ""
 
 
 def _moment(at_s: float) -> str:
