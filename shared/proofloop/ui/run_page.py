@@ -125,6 +125,9 @@ def run(site: Site, request: Request) -> Response:
         limit=ROWS,
         offset=(number - 1) * ROWS,
     )
+    site.record_reading(
+        request, spec.name, [row.best for row in rows if row.best and row.best_score is not None]
+    )
     site.index.count(spec.name)
     charts = learning_charts({role: _steps(site, spec.name, role) for role in spec.training.roles})
     return site.page(

@@ -308,6 +308,19 @@ def test_a_grader_who_reads_labels_on_the_page_of_a_problem_is_not_blind(
     assert seen == {name: {"everything"} if name in recorded else set() for name in names}
 
 
+def test_a_grader_who_reads_the_best_proofs_on_the_page_of_a_run_is_not_blind(
+    store: LocalStore, browser: Browse, site: Site
+) -> None:
+    put_record(store, keys.proof(RUN, "p1-001"), proof(id="p1-001"))
+    put_record(store, keys.label(RUN, "p1-001"), label(proof_id="p1-001"))
+    site.has_grading = True
+    page = browser()
+    page.cookies.set("grader", "Emmy%20Noether")
+    assert page.get(f"/runs/{RUN}").status_code == 200
+    seen = {name: openings(store, RUN, name, by="Emmy Noether") for name in (PROOF, "p1-001")}
+    assert seen == {PROOF: frozenset(), "p1-001": {"everything"}}
+
+
 def test_without_grading_pages_no_link_leads_there(browser: Browse) -> None:
     for page in ("/", f"/runs/{RUN}", f"/runs/{RUN}/proofs/{PROOF}"):
         assert "/grade" not in browser().get(page).text
