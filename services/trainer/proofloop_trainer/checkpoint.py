@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from proofloop.errors import ConfigError, CorruptObject
+from proofloop.errors import ConfigError, CorruptObject, ProofloopError
 from proofloop.schema.records import ModelRole, Record
 from proofloop.schema.validation import first_problem
 from proofloop_trainer.grpo.settings import GrpoSettings
@@ -33,6 +34,21 @@ WEIGHTS = "model*.safetensors"
 OPTIMIZER = "optimizer{suffix}.safetensors"
 SHARD_BYTES = 2 * 10**9
 """The approximate maximum size of a model file: each file is written to the store as one object."""
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raise ConfigError that names the folder if the block cannot read a model's files there."""
+    try:
+        yield
+    except ProofloopError:
+        raise
+    except Exception as error:  # a damaged file can make the loaders raise anything
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(
+            f"the model in {folder} cannot be loaded: {problem}",
+            "give a complete folder in Hugging Face format, with weights in safetensors files",
+        ) from error
 
 
 class FileEntry(Record):

@@ -48,8 +48,13 @@ def test_restored_learner_takes_the_steps_of_the_uninterrupted_one(model_folder,
     interrupted.save(tmp_path / "checkpoint")
     restored = GrpoLearner.restore(tmp_path / "checkpoint", model_folder)
     losses += [restored.step(one).loss for one in steps[2:]]
+    again, through = (
+        learner.save(tmp_path / name)
+        for name, learner in (("restored", restored), ("through", uninterrupted))
+    )
 
     assert losses == expected
+    assert again == through
     for one, other in zip(
         restored.model.parameters(), uninterrupted.model.parameters(), strict=True
     ):

@@ -14,6 +14,7 @@ from proofloop.errors import CallRefused, ConfigError
 from proofloop.schema.records import Tokens
 from proofloop_serving.calls import encode
 from proofloop_serving.loading import context_length
+from proofloop_trainer.checkpoint import reading
 
 
 class RowTooLong(ConfigError):
@@ -21,12 +22,13 @@ class RowTooLong(ConfigError):
 
 
 class Encoder:
-    """Encodes demonstrations for the model in a folder."""
+    """Encodes demonstrations for the model in a folder. Raises ConfigError if it cannot be read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-        self._longest = context_length(AutoConfig.from_pretrained(folder))
+        with reading(folder):
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+            self._longest = context_length(AutoConfig.from_pretrained(folder))
 
     def encode(self, demonstration: Demonstration) -> Tokens:
         """The tokens of a demonstration. Raises ConfigError that names its row."""

@@ -29,6 +29,7 @@ from proofloop_trainer.checkpoint import (
     load_optimizer,
     optimizer_tensors,
     read_manifest,
+    reading,
     verify_checkpoint,
     weights_digest,
     write_checkpoint,
@@ -92,7 +93,8 @@ class GrpoLearner:
     def _open(self, folder: Path, reference: Path) -> None:
         """Load the model, and the reference if there is a KL term.
 
-        Raises ConfigError if a folder holds no model, ProofloopError if the memory is too small.
+        Raises ConfigError if a folder holds no complete model, ProofloopError if the memory is too
+        small.
         """
         ranks.check_launch()
         require_model(folder)
@@ -101,7 +103,8 @@ class GrpoLearner:
         make_room()
         temperature = self.settings.temperature
         with enough_for(f"opening {folder}"):
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            with reading(folder):
+                self.tokenizer = AutoTokenizer.from_pretrained(folder)
             self.model = load_model(folder, temperature).train()
             self.replay = Replay(self.model)
             # Placed before the reference is loaded: a process holds one unsharded model at a time.
@@ -150,13 +153,12 @@ class GrpoLearner:
         return learner
 
     def resume(self, folder: Path) -> None:
-        """Load the step count and the optimizer's state of the checkpoint that the weights came
-        from.
-        """
+        """Load the state beside the weights, from the checkpoint that they came from."""
         self._broadcast("resume", folder=str(folder))
         manifest = read_manifest(folder)
         self.steps = manifest.step
         self.role = manifest.role
+        self.parent_version = manifest.parent_version
         with enough_for(f"resuming {folder}"):
             load_optimizer(self.model, self.optimizer, folder)
         ranks.barrier()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
+from proofloop.errors import ConfigError
+from proofloop_trainer.checkpoint import reading
 from proofloop_trainer.grpo.batch import Pass
 
 IGNORED = -100
@@ -36,10 +39,22 @@ class Scores:
 
 
 def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
-    """Load a model in 32 bits with a fused head, without dropout: steps can be repeated exactly."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True
-    )
+    """Load a model in 32 bits with a fused head, without dropout: steps can be repeated exactly.
+
+    Raises ConfigError if it cannot be loaded, or if the folder lacks weights: transformers would
+    fill them with random numbers.
+    """
+    model: PreTrainedModel
+    with reading(folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+        )
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise ConfigError(
+            f"the model in {folder} lacks {len(missing)} weights: {', '.join(missing[:3])}",
+            "give a complete folder: copy or download it again",
+        )
     _disable_dropout(model)
     add_fused_lm_head(model, temperature=temperature, outputs=("log_probs", "entropy"))
     return model
