@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from proofloop.cli.app import app
 from proofloop.config.run_file import RunSpec, parse_runspec
-from proofloop.errors import HintedError, Reject, Retry
+from proofloop.errors import ConfigError, HintedError, Reject, Retry
 from proofloop.method.prompts import load_pack
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
@@ -22,6 +23,7 @@ from proofloop.runs.dead_letters import letters_in
 from proofloop.runs.labels import labels_of
 from proofloop.runs.model_registry import manifest_files, published_versions, verify_version
 from proofloop.runs.planned import is_complete
+from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
 from proofloop.schema.events import FineTuningPosed
 from proofloop.schema.records import ALL_ROLES, MODEL_ROLES, Tokens, TrainingStep
@@ -37,6 +39,7 @@ from proofloop_trainer.checkpoint import weights_digest
 from proofloop_trainer.fine_tuning.best_answers import BestAnswer, best_answers
 from proofloop_trainer.fine_tuning.encoding import Encoder
 from proofloop_trainer.fine_tuning.handler import train_supervised
+from proofloop_trainer.fine_tuning.rows import answers_to_learn
 from proofloop_trainer.fine_tuning.supervised import Schedule, answer_to_learn, fine_tune
 from proofloop_trainer.fine_tuning.texts import demonstration_of
 from proofloop_trainer.nano import base_folder
@@ -337,7 +340,39 @@ def test_runs_without_a_good_answer_are_refused(sampled: LocalStore, tmp_path: P
     assert "lower [fine_tuning] keep" in str(caught.value)
 
 
-def test_an_unknown_run_is_refused(store: LocalStore) -> None:
-    sft(store, runs=["nowhere"])
-    with pytest.raises(Reject, match="nowhere"):
-        train(store)
+@pytest.mark.parametrize("tokenizer", [{"chat_template": "{{ messages }}"}, {"eos_token": "<pad>"}])
+def test_sampled_tokens_of_a_model_with_another_prompt_or_end_are_not_learned(
+    sampled: LocalStore, tmp_path: Path, tokenizer: dict[str, str]
+) -> None:
+    """The vocabulary is the same, as in a family of models."""
+    store, start = copy_of(sampled, tmp_path / "store"), tmp_path / "start"
+    shutil.copytree(base_folder(), start)
+    changed = AutoTokenizer.from_pretrained(start)
+    for name, value in tokenizer.items():
+        setattr(changed, name, value)
+    changed.save_pretrained(start)
+    spec = sft(store, start=str(start), runs=["tokens"])
+    encoder = Encoder(start)
+    expected = [demonstration_of(each, PACK, store) for each in chosen(store, "tokens")]
+    assert spec.fine_tuning is not None
+    found = answers_to_learn(store, spec, spec.fine_tuning, start).answers
+    for learned, shown in zip(found, expected, strict=True):
+        assert shown is not None
+        tokens = encoder.encode(shown)
+        assert learned.prompt_ids_P.tolist() == list(tokens.prompt_ids)
+        assert learned.completion_ids_C.tolist() == list(tokens.completion_ids)
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"runs": ["nowhere"]}, r"\[fine_tuning\] runs: .* has no run 'nowhere'"),
+        ({**NANO, "start": MODEL}, r"\[fine_tuning\] start: .* has no version 'runs/sft/"),
+    ],
+)
+def test_an_unknown_run_or_version_is_refused_before_the_run_is_stored(
+    store: LocalStore, section: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        sft(store, **section)
+    assert find_spec(store, SFT) is None

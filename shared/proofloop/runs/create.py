@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from proofloop.config.given_files import given_cases
 from proofloop.config.run_file import RunSpec, check_has_checker
+from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.fine_tuning.demonstrations import file_portions, keep_demonstrations
 from proofloop.runs.given import keep_given, keep_portions
-from proofloop.runs.model_registry import newest_step, verify_version
+from proofloop.runs.model_registry import MANIFEST, newest_step, verify_version
 from proofloop.runs.spec import (
     check_prompts,
     check_run,
@@ -40,6 +41,8 @@ def create_run(
     check_has_checker(spec)
     cases = given_cases(spec)  # a bad row is named before anything is stored
     demonstrations = file_portions(store, spec, pack)
+    if find_spec(store, spec.name) is None:
+        check_sources(store, spec)
     spec = _keep_run(store, spec, resume, pack)
     keep_demonstrations(store, spec, demonstrations)
     if spec.problems.material:
@@ -71,6 +74,31 @@ def _put_spec(store: Store, spec: RunSpec, pack: PromptPack | None) -> bool:
     check_prompts(store, spec, pack)  # a process that died here may have left other prompts
     body = spec.model_dump_json().encode()
     return store.put_if_absent(keys.run_spec(spec.name), body, durable=True)
+
+
+def check_sources(store: Store, spec: RunSpec) -> None:
+    """Raise ConfigError if the store lacks a version or a run that the training reads.
+
+    Checked before the run is stored: these names are frozen with it.
+    """
+    learned = [
+        (f"[training.{role}] reference", spec.training.of(role).reference)
+        for role in spec.training.roles
+    ]
+    if spec.fine_tuning:
+        learned.append(("[fine_tuning] start", spec.fine_tuning.start))
+        for name, _ in spec.fine_tuning.sources:
+            if find_spec(store, name) is None:
+                raise ConfigError(
+                    f"[fine_tuning] runs: the store {store} has no run {name!r}",
+                    "see `proofloop runs list`",
+                )
+    for key, version in learned:
+        if version and version.startswith("runs/") and not store.exists(f"{version}/{MANIFEST}"):
+            raise ConfigError(
+                f"{key}: the store {store} has no version {version!r}",
+                "see `proofloop models list`",
+            )
 
 
 def check_training(store: Store, spec: RunSpec) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import structlog
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from proofloop.config.run_file import RunSpec
 from proofloop.config.run_file.training import FineTuning
@@ -21,6 +21,7 @@ from proofloop.runs.model_registry import version_folder
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Tokens
 from proofloop.store import Store, get_record
+from proofloop_trainer.checkpoint import reading
 from proofloop_trainer.fine_tuning.best_answers import BestAnswer, best_answers
 from proofloop_trainer.fine_tuning.encoding import Encoder, RowTooLong
 from proofloop_trainer.fine_tuning.supervised import answer_to_learn
@@ -111,12 +112,19 @@ class _Reading:
             return None
 
     def _compare_tokens(self, version: str) -> bool:
-        """Whether the version's tokenizer has the same vocabulary as the trained model's."""
+        """Whether the version's tokenizer has the vocabulary, the chat template and the end of the
+        trained model's: models of one family may differ in their system prompt alone.
+        """
         try:
             folder = version_folder(self._store, load_settings().cache, version, self._spec.base)
         except NotFound:  # a version that was deleted
             return False
         if not (folder / "tokenizer_config.json").is_file():  # a model on a server
             return False
-        other = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        return bool(other.get_vocab() == self._encoder.tokenizer.get_vocab())
+        with reading(folder):
+            other = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return _language(other) == _language(self._encoder.tokenizer)
+
+
+def _language(tokenizer: PreTrainedTokenizerBase) -> tuple[object, ...]:
+    return tokenizer.get_vocab(), tokenizer.chat_template, tokenizer.eos_token_id
