@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from proofloop.errors import ProofloopError
+from proofloop.errors import ConfigError, ProofloopError, Reject
 from proofloop_trainer import ranks
 
 WAYS_OUT = (
@@ -38,7 +38,7 @@ def enough_for(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except ProofloopError:
+    except (ConfigError, Reject):
         raise  # all processes raise it alike
     except BaseException as error:
         ranks.mark_broken()

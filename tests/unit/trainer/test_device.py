@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
-from proofloop.errors import ConfigError, ProofloopError
+from proofloop.errors import ConfigError, ProofloopError, Reject, Retry, StoreError
 from proofloop_trainer import ranks
 from proofloop_trainer.device import GIB, in_words
 from proofloop_trainer.launch import follow
@@ -65,20 +65,24 @@ def test_a_process_that_alone_cannot_open_a_model_ends(
         follow()
 
 
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), StoreError("away"), Retry("the trainer is stopping")]
+)
 def test_nothing_is_told_to_processes_that_wait_in_a_step_which_the_first_broke_off(
-    monkeypatch: pytest.MonkeyPatch,
+    error: Exception, monkeypatch: pytest.MonkeyPatch
 ):
+    """Only the first process has the store and hears of a stop."""
     monkeypatch.setattr(ranks, "_orders", object())
     monkeypatch.setattr(ranks, "_is_broken", False)
     monkeypatch.setattr(ranks, "rank", lambda: 0)
-    with pytest.raises(ZeroDivisionError), enough_for("a step"):
-        raise ZeroDivisionError
+    with pytest.raises(type(error)), enough_for("a step"):
+        raise error
     with pytest.raises(ProofloopError, match="left the other processes waiting"):
         ranks.broadcast(Order(call="step"))
 
 
 def test_what_all_processes_refuse_alike_parts_none(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ranks, "_orders", object())
-    with pytest.raises(ProofloopError), enough_for("a step"):
-        raise ProofloopError("a loss that is not finite")
+    with pytest.raises(Reject), enough_for("a step"):
+        raise Reject("a loss that is not finite")
     assert not ranks._is_broken
