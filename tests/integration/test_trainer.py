@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from proofloop.config.run_file import RunSpec
-from proofloop.errors import ConfigError, CorruptObject, ProofloopError, StoreError
+from proofloop.errors import ConfigError, CorruptObject, ProofloopError, Reject, StoreError
 from proofloop.method.domains.nano import NanoDomain
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import check_training, create_run
@@ -29,6 +29,7 @@ from proofloop.runs.model_registry import (
 )
 from proofloop.runs.planned import planned
 from proofloop.runs.progress import RunProgress
+from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished, ProblemPosed, ProofLabeled
 from proofloop.schema.records import Critique, Label, Proof, TrainingBatch, TrainingStep, Verdict
@@ -44,7 +45,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from proofloop_trainer.nano import base_folder
-from proofloop_trainer.train import Trainer
+from proofloop_trainer.train import Trainer, check_settings
 
 pytestmark = pytest.mark.usefixtures("quiet_log")
 
@@ -618,6 +619,31 @@ def test_a_setting_that_grpo_does_not_know_is_named_with_its_place(
     ) as caught:
         handler.deliver(labels[:1])
     assert "known keys: " in caught.value.hint and "epochs" in caught.value.hint
+
+
+def test_a_reference_that_is_no_model_is_named_before_an_answer_is_paid(tmp_path: Path) -> None:
+    wrong = {"problems": 2, "generator": {"steps": 1, "reference": "typo"}}
+    with pytest.raises(ConfigError, match=r"\[training\.generator\] reference: no model in .*typo"):
+        check_settings(nano_spec(training=wrong))
+    version = keys.model("other", "generator", 3)
+    wrong["generator"] |= {"reference": version}
+    store = LocalStore(tmp_path)
+    with pytest.raises(
+        ConfigError, match=rf"\[training\.generator\] reference: .* no version '{version}'"
+    ):
+        create_run(store, nano_spec(training=wrong), resume=False)
+    assert find_spec(store, RUN) is None
+
+
+def test_a_model_that_cannot_be_loaded_is_refused_once(
+    store: LocalStore, labels: tuple[Label, ...], tmp_path: Path
+) -> None:
+    damaged = Path(shutil.copytree(base_folder(), tmp_path / "damaged"))
+    (damaged / "model.safetensors").write_bytes(b"")
+    section = {"problems": 2, "generator": {"steps": 1, "reference": str(damaged)}}
+    handler = Handler(store, nano_spec(training=section))
+    with pytest.raises(Reject, match=r"training of the generator cannot begin: .*damaged cannot"):
+        handler.deliver(labels)
 
 
 def test_problems_whose_proofs_all_earned_the_same_make_a_step_that_changes_nothing(

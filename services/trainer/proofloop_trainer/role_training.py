@@ -14,7 +14,7 @@ import structlog
 
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
-from proofloop.errors import Reject
+from proofloop.errors import ConfigError, Reject
 from proofloop.runs.labels import in_force
 from proofloop.runs.model_registry import (
     MANIFEST,
@@ -253,9 +253,12 @@ class RoleInTraining:
         first, pulled_to = (
             self._folder(exact_weights(self._store, name)) for name in (start, reference)
         )
-        return open_learner(
-            self._store, self._run_id, self.role, self.steps, self._settings, first, pulled_to
-        )
+        try:
+            return open_learner(
+                self._store, self._run_id, self.role, self.steps, self._settings, first, pulled_to
+            )
+        except ConfigError as error:
+            raise Reject(f"the training of the {self.role} cannot begin: {error}") from error
 
     def _folder(self, version: str) -> Path:
         return version_folder(self._store, load_settings().cache, version, self._spec.base)

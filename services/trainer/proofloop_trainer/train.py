@@ -12,7 +12,9 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 
 from proofloop.config.run_file import RunSpec
+from proofloop.errors import ConfigError
 from proofloop.runs.labels import in_force, labels_of
+from proofloop.runs.model_registry import named_folder, require_model
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ModelPublished, ProofLabeled
 from proofloop.schema.records import Label
@@ -108,8 +110,22 @@ class RunInTraining:
 
 
 def check_settings(spec: RunSpec) -> None:
-    """Raise ConfigError if the settings of a run's training are invalid."""
+    """Raise ConfigError if the settings of a run's training are invalid, or a folder that they name
+    holds no model.
+    """
     if spec.fine_tuning:
         check_fine_tuning(spec.fine_tuning)
+        _check_folder("[fine_tuning] start", spec.fine_tuning.start, spec)
     for role in spec.training.roles:
         role_settings(spec, role)
+        if reference := spec.training.of(role).reference:
+            _check_folder(f"[training.{role}] reference", reference, spec)
+
+
+def _check_folder(key: str, name: str, spec: RunSpec) -> None:
+    if name.startswith("runs/"):  # a version in the store, which `create_run` looks for
+        return
+    try:
+        require_model(named_folder(name, spec.base))
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error.problem}", error.hint) from error
