@@ -25,7 +25,7 @@ from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.curriculum.cases import CaseFile
 from proofloop.curriculum.controller import iterate
-from proofloop.curriculum.status import all_figures, manifests, runs_of
+from proofloop.curriculum.status import all_figures, find_curriculum, manifests, runs_of
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.model_registry import last_served, published_versions
@@ -450,6 +450,21 @@ def test_a_second_process_on_the_same_curriculum_is_refused(tmp_path: Path):
     said: list[str] = []
     run(spec, tmp_path, say=lambda text: (said.append(text), begin_another(text))[0])
     assert "stage 1/3: 1-verifier" in said
+
+
+@pytest.mark.parametrize(
+    ("sections", "problem"),
+    [
+        ({"start": keys.model("typo", "all", 1)}, "no version 'runs/typo/models/all/000001'"),
+        ({"cold_start": {"steps": 1, "runs": ["typo"]}}, "has no run 'typo'"),
+    ],
+)
+def test_a_start_that_is_not_in_the_store_can_be_corrected(
+    sections: dict[str, Any], problem: str, tmp_path: Path
+):
+    with pytest.raises(ConfigError, match=problem):
+        run(small(**sections), tmp_path)
+    assert find_curriculum(LocalStore(tmp_path), "small") is None
 
 
 def test_a_setting_that_grpo_does_not_know_is_named_before_anything_runs(tmp_path: Path):

@@ -24,6 +24,7 @@ from proofloop.curriculum.status import (
     StageManifest,
     changed,
     drop_unused,
+    find_curriculum,
     finish,
     freeze,
     manifests,
@@ -35,6 +36,7 @@ from proofloop.errors import ConfigError
 from proofloop.pipeline.driver import Report
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.pipeline.services import ServicesPipeline
+from proofloop.runs.create import check_sources
 from proofloop.runs.model_registry import (
     last_served,
     named_folder,
@@ -76,14 +78,17 @@ def iterate(
     is_here = local or load_settings().broker is None
     sources = check(spec) if is_here else open_sources(spec)
     with lease.held(store, spec.name, f"curriculum {spec.name!r}") as held:
+        first = compose.example_of(spec, "verifier")
+        # Before anything is frozen: a wrong name or address can still be corrected.
+        if is_here and len(manifests(store, spec)) < len(spec.stages):
+            engines.check(first, stopping=stopping)
+        if spec.stages[0].kind == "cold_start" and not find_curriculum(store, spec.name):
+            check_sources(store, compose.cold_start(spec, spec.stages[0].name))
         pack = freeze(store, spec)
         if change := changed(store, spec):
             say(f"changed since the curriculum started: {change}")
         # The process that wrote the last manifest may have been killed before its clean-up.
         drop_unused(store, spec)
-        first = compose.example_of(spec, "verifier")
-        if is_here and len(manifests(store, spec)) < len(spec.stages):
-            engines.check(first, stopping=stopping)
         driving = _here(store, engines, first, stopping) if is_here else _services(store, stopping)
         with driving as drive:
             work = Work(spec, store, sources, pack, drive, held, stopping, say)

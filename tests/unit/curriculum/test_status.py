@@ -70,6 +70,26 @@ def test_a_curriculum_costs_its_engines_hours_and_counts_the_tokens_it_trained_o
 
 
 @pytest.mark.parametrize(
+    ("change", "is_free"),
+    [("keep", True), ("learning_rate", True), ("prompts", False), ("samples", False)],
+)
+def test_a_consolidation_may_learn_otherwise_but_samples_the_same_answers(
+    change: str, is_free: bool, tmp_path: Path
+):
+    """The runs of its answers are frozen, and may have begun."""
+    store = LocalStore(tmp_path)
+    freeze(store, CurriculumSpec(name="c"))
+    now = CurriculumSpec.model_validate({"name": "c", "consolidate": {change: 1}})
+    if is_free:
+        freeze(store, now)
+        return
+    with pytest.raises(
+        ConfigError, match=rf"different settings: \[consolidate\] {change} = 1, was"
+    ):
+        freeze(store, now)
+
+
+@pytest.mark.parametrize(
     ("run", "stage"),
     [
         ("c-1-enhanced", "1-enhanced"),

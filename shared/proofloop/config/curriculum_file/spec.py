@@ -28,6 +28,7 @@ from proofloop.config.curriculum_file.training_sections import (
     VerifierStage,
 )
 from proofloop.config.run_file import EnginePrices, EngineSection, RoleSampling, SamplingSection
+from proofloop.config.run_file.training import Supervised
 from proofloop.config.section import Section
 from proofloop.method.domains import prompts_of
 from proofloop.schema.validation import HINT
@@ -38,11 +39,11 @@ CHANGEABLE: dict[str, Any] = {
     "engine": {"settings": ENGINE_MEMORY},
     "cold_start": {"tokens_per_pass"},
     **{kind: {"settings": {"tokens_per_pass"}} for kind in SAMPLED},
-    "consolidate": True,
+    "consolidate": {"keep", "epochs", *Supervised.model_fields},
     "watch": True,
 }
 """The settings that may change after a curriculum has started: paths, memory, the limits of
-[watch], and the consolidation. All others are frozen.
+[watch], and the consolidation apart from the answers that it samples. All others are frozen.
 """
 
 
