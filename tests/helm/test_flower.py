@@ -57,15 +57,19 @@ def test_it_only_shows_unless_the_values_say_otherwise() -> None:
     )
 
 
-def test_it_talks_to_the_broker_and_has_no_secret_but_the_brokers_address() -> None:
+def test_it_talks_to_the_broker_and_has_no_secret_but_the_brokers_address_and_password() -> None:
     found = flower({"flower": {"enabled": True}})
     ports = [
         port["port"] for rule in found["NetworkPolicy"]["spec"]["egress"] for port in rule["ports"]
     ]
     assert ports == [53, 53, 5672, 5671, 15672, 15671]
-    (source,) = secrets_of(found)
-    key = {"key": "proofloop_broker", "path": "proofloop_broker"}
-    assert source == {"secret": {"name": "proofloop", "items": [key]}}
+    address, password = [
+        [{"key": key, "path": key}] for key in ("proofloop_broker", "proofloop_broker_password")
+    ]
+    assert secrets_of(found) == [
+        {"secret": {"name": "proofloop", "items": address}},
+        {"secret": {"name": "proofloop", "optional": True, "items": password}},
+    ]
 
 
 def test_it_finds_the_operators_broker() -> None:

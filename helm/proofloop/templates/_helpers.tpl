@@ -167,7 +167,7 @@ PROOFLOOP_TASK_EVENTS: {{ .worker.taskEvents | quote }}
 {{- include "proofloop.caVolume" . }}
 {{- end -}}
 
-{{/* The broker's address as a file, and no other secret. */}}
+{{/* The broker's address and password as files, and no other secret. */}}
 {{- define "proofloop.brokerVolumes" -}}
 - name: secrets
   projected:
@@ -182,6 +182,11 @@ PROOFLOOP_TASK_EVENTS: {{ .worker.taskEvents | quote }}
           name: {{ .Values.secrets.existingSecret }}
           items:
             - { key: proofloop_broker, path: proofloop_broker }
+      - secret:
+          name: {{ .Values.secrets.existingSecret }}
+          optional: true
+          items:
+            - { key: proofloop_broker_password, path: proofloop_broker_password }
           {{- end }}
 {{- include "proofloop.caVolume" . }}
 {{- end -}}
