@@ -11,7 +11,7 @@ from statistics import fmean
 
 from pydantic import Field
 
-from proofloop.config.curriculum_file import CHANGEABLE, CurriculumSpec, Files, GrpoStage, Stage
+from proofloop.config.curriculum_file import CurriculumSpec, Files, GrpoStage, Stage, changeable
 from proofloop.config.frozen import first_difference, read_frozen
 from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack, load_pack
@@ -78,7 +78,7 @@ def freeze(store: Store, spec: CurriculumSpec) -> PromptPack:
     body = spec.model_dump_json(exclude={"base"}).encode()
     is_new = store.put_if_absent(keys.curriculum(spec.name), body, durable=True)
     begun = spec if is_new else _read(store, spec.name)
-    if change := first_difference(spec, begun, apart_from=CHANGEABLE):
+    if change := first_difference(spec, begun, apart_from=changeable(spec)):
         raise ConfigError(
             f"curriculum {spec.name!r} was started with different settings: {change}",
             "undo the change, or start a curriculum with a different name",

@@ -90,6 +90,20 @@ def test_a_consolidation_may_learn_otherwise_but_samples_the_same_answers(
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        {"engine": {"kind": "triton", "settings": {"endpoints": ["b:8001"], "max_attempts": 9}}},
+        {"prices": {"per_engine_hour": 2.0}},
+    ],
+)
+def test_an_engine_may_move_and_get_another_price(change: dict[str, object], tmp_path: Path):
+    """A stage may take days."""
+    store, engine = LocalStore(tmp_path), {"kind": "triton", "settings": {"endpoints": ["a:8001"]}}
+    freeze(store, CurriculumSpec.model_validate({"name": "c", "engine": engine}))
+    freeze(store, CurriculumSpec.model_validate({"name": "c", "engine": engine, **change}))
+
+
+@pytest.mark.parametrize(
     ("run", "stage"),
     [
         ("c-1-enhanced", "1-enhanced"),

@@ -2,7 +2,7 @@
 
 from proofloop.config.curriculum_file.loading import CURRICULUM_FILE, load_curriculum
 from proofloop.config.curriculum_file.sections import Files, Watch
-from proofloop.config.curriculum_file.spec import CHANGEABLE, CurriculumSpec, grpo_fields
+from proofloop.config.curriculum_file.spec import CurriculumSpec, changeable, grpo_fields
 from proofloop.config.curriculum_file.stages import SAMPLED, Stage, StageKind
 from proofloop.config.curriculum_file.training_sections import (
     ColdStart,
@@ -12,7 +12,6 @@ from proofloop.config.curriculum_file.training_sections import (
 )
 
 __all__ = [
-    "CHANGEABLE",
     "CURRICULUM_FILE",
     "SAMPLED",
     "ColdStart",
@@ -24,6 +23,7 @@ __all__ = [
     "StageKind",
     "VerifierStage",
     "Watch",
+    "changeable",
     "grpo_fields",
     "load_curriculum",
 ]

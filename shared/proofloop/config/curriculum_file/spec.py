@@ -30,21 +30,9 @@ from proofloop.config.curriculum_file.training_sections import (
 from proofloop.config.run_file import EnginePrices, EngineSection, RoleSampling, SamplingSection
 from proofloop.config.run_file.training import Supervised
 from proofloop.config.section import Section
+from proofloop.engine import find_engine
 from proofloop.method.domains import prompts_of
 from proofloop.schema.validation import HINT
-
-ENGINE_MEMORY = {"max_batch", "models_kept", "prompt_tokens_kept", "threads", "tokens_per_pass"}
-CHANGEABLE: dict[str, Any] = {
-    "base": True,
-    "engine": {"settings": ENGINE_MEMORY},
-    "cold_start": {"tokens_per_pass"},
-    **{kind: {"settings": {"tokens_per_pass"}} for kind in SAMPLED},
-    "consolidate": {"keep", "epochs", *Supervised.model_fields},
-    "watch": True,
-}
-"""The settings that may change after a curriculum has started: paths, memory, the limits of
-[watch], and the consolidation apart from the answers that it samples. All others are frozen.
-"""
 
 
 def _prompts(checked: dict[str, Any]) -> str:
@@ -165,6 +153,23 @@ def _stages(spec: CurriculumSpec) -> Iterator[Stage]:
                     )
     if spec.measured:
         yield Stage(name="measure", kind="measure", iteration=spec.iterations)
+
+
+def changeable(spec: CurriculumSpec) -> dict[str, Any]:
+    """The settings that may change after a curriculum has started: paths, memory, how the engine is
+    reached, prices, the limits of [watch], and the consolidation apart from the answers that it
+    samples. All others are frozen.
+    """
+    info = find_engine(spec.engine.kind)
+    return {
+        "base": True,
+        "engine": {"settings": info.changeable if info else set()},
+        "prices": True,
+        "cold_start": {"tokens_per_pass"},
+        **{kind: {"settings": {"tokens_per_pass"}} for kind in SAMPLED},
+        "consolidate": {"keep", "epochs", *Supervised.model_fields},
+        "watch": True,
+    }
 
 
 def grpo_fields(spec: CurriculumSpec, kind: StageKind, steps: int | None = None) -> dict[str, Any]:
