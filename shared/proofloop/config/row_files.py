@@ -211,5 +211,6 @@ def _read_parquet(file: Path) -> list[Any]:
         return rows
     except FileNotFoundError as error:
         raise _missing(file) from error
-    except (ArrowException, OSError) as error:
-        raise ConfigError(f"{file} is not a Parquet file: {error}", FORMS) from error
+    except (ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
+        # not Parquet, not UTF-8, a date that Python lacks, an unknown time zone
+        raise ConfigError(f"{file} cannot be read as Parquet: {error}", FORMS) from error

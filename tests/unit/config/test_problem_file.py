@@ -216,10 +216,14 @@ def test_parquet_is_read_and_what_is_none_is_named(tmp_path: Path) -> None:
         Problem(id="8", question="How?"),
     ]
     file.write_text("no parquet")
-    with pytest.raises(
-        ConfigError, match=r"problems.parquet is not a Parquet file: .*\nhint: give a JSON list"
-    ):
+    unreadable = r"problems.parquet cannot be read as Parquet: .*\nhint: give a JSON list"
+    with pytest.raises(ConfigError, match=unreadable):
         read_problems(file)
+    for type_of_2e18 in (pyarrow.timestamp("us"), pyarrow.timestamp("ns", "Nowhere/City")):
+        moments = pyarrow.array([2 * 10**18], type_of_2e18)
+        parquet.write_table(pyarrow.table({"problem": ["Why?"], "at": moments}), file)
+        with pytest.raises(ConfigError, match=unreadable):
+            read_problems(file)
     with pytest.raises(ConfigError, match="there is no file"):
         read_problems(tmp_path / "none.parquet")
 

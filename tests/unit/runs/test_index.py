@@ -192,6 +192,11 @@ def test_an_unknown_column_or_group_is_refused_with_the_known_ones(sort: str, sh
         Choice.of(sort, show, "")
 
 
+def test_a_text_to_search_for_that_sqlite_would_refuse_is_too_long() -> None:
+    with pytest.raises(ConfigError, match="has 60000 characters; the most is 1000"):
+        Choice.of("problem", "all", "a" * 60_000)
+
+
 def test_costs_are_counted_on_request_once_and_equal_those_of_the_run(
     store: LocalStore, index: Index
 ) -> None:

@@ -28,6 +28,9 @@ Sort = Literal[
 ]
 Show = Literal["all", "solved", "accepted", "open", "undecided"]
 T = TypeVar("T", bound=str)
+
+MOST_SEARCHED = 1_000
+"""The most characters to search for. SQLite has a limit too."""
 SORTS: tuple[Sort, ...] = get_args(Sort)
 SHOWN: tuple[Show, ...] = get_args(Show)
 
@@ -43,9 +46,14 @@ class Choice:
 
     @classmethod
     def of(cls, sort: str, show: str, search: str) -> Choice:
-        """Raises ConfigError for an unknown column or group; `-column` sorts in descending
-        order.
+        """Raises ConfigError for an unknown column or group, and for a long text to search for;
+        `-column` sorts in descending order.
         """
+        if len(search) > MOST_SEARCHED:
+            raise ConfigError(
+                f"the text to search for has {len(search)} characters; the most is {MOST_SEARCHED}",
+                "search for a part of it",
+            )
         name = sort.removeprefix("-")
         return cls(
             sort=_one_of(SORTS, name, "sort"),
