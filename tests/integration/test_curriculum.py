@@ -204,6 +204,21 @@ def test_the_enhanced_verifier_learns_from_analyses_of_its_own_between_two_porti
     assert drawn == [keys.model("small-1-enhanced", "verifier", number) for number in (1, 2)]
 
 
+def test_a_refresh_follows_fewer_steps_than_planned_and_the_stage_tells_of_them(tmp_path: Path):
+    """All answers of a portion come from one version: after the first step they are too old."""
+    enhanced = {"steps": 4, "groups": 2, "samples": 4, "meta_groups": 1, "refresh": 2, "ahead": 2.0}
+    stale = {**enhanced, "refresh_steps": 1, "settings": {"max_staleness": 0}}
+    no_steps = dict.fromkeys(("verifier", "meta_verifier", "generator"), NO_STEPS)
+    spec = small(**no_steps, enhanced=stale)
+    with pytest.raises(Killed):
+        run(spec, tmp_path, kill_at="1-enhanced-refresh-1: step 1/1")
+    said: list[str] = []
+    store = run(spec, tmp_path, say=said.append)
+    drawn = find_spec(store, "small-1-enhanced-refresh-1-draw-0").models.verifier
+    assert drawn == keys.model("small-1-enhanced", "verifier", 1)
+    assert any(re.match("warning: 1-enhanced: [23] of 4 steps were taken", line) for line in said)
+
+
 def test_the_engines_memory_may_change_in_the_midst_of_a_stage(tmp_path: Path):
     before, after = (
         small(**ONE_STAGE, engine={"settings": {"max_batch": batch}}) for batch in (48, 24)

@@ -32,6 +32,7 @@ from proofloop.curriculum.data import (
 from proofloop.curriculum.stages import gated, pick, start_of
 from proofloop.curriculum.status import StageManifest
 from proofloop.curriculum.work import Work
+from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
 from proofloop.schema.given import GivenCase
 
@@ -115,7 +116,7 @@ def _cases(work: Work, stage: Stage, step: int, material: Material) -> list[Give
 def _refresh(work: Work, stage: Stage, run: RunSpec, number: int, before: Material) -> Material:
     """Train the meta-verifier on analyses of the newest verifier and as many earlier ones."""
     name, wanted = f"{stage.name}-refresh-{number}", work.spec.meta_verifier
-    version = keys.model(run.name, "verifier", number * work.spec.enhanced.refresh)
+    version = _verifier_before(work, run, name)
     new = work.once(name, lambda: _draw(work, name, version, before.proofs)).analyses
     analyses = [*new, *sample(before.analyses, len(new), work.rng(name))]
     steps = work.spec.enhanced.refresh_steps if analyses else 0
@@ -130,6 +131,14 @@ def _refresh(work: Work, stage: Stage, run: RunSpec, number: int, before: Materi
     work.store.delete_prefix(keys.all_checkpoints(refresh.name))  # no step continues from them
     meta_verifier = work.version(refresh, "meta_verifier")
     return replace(before, analyses=analyses, meta_verifier=meta_verifier)
+
+
+def _verifier_before(work: Work, run: RunSpec, name: str) -> str:
+    """The newest verifier as the refresh `name` began. It may have taken fewer steps than planned,
+    and a resumed refresh keeps it.
+    """
+    begun = find_spec(work.store, f"{work.spec.name}-{name}-draw-0")
+    return begun.models.verifier if begun else work.version(run, "verifier")
 
 
 def _draw(work: Work, name: str, version: str, proofs: list[GradedProof]) -> CaseFile:

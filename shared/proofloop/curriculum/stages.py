@@ -179,8 +179,14 @@ def start_of(work: Work, stage: Stage, served: Served) -> str:
 
 def gated(work: Work, stage: Stage, role: ModelRole, served: Served, version: str) -> StageManifest:
     """The stage's manifest: the version serves if the gate lets it. That of an ablation never
-    serves.
+    serves. Warns of steps that were not taken.
     """
+    found, section = keys.parse_numbered(version), getattr(work.spec, stage.kind)
+    if found and found.number < section.steps:
+        work.say(
+            f"warning: {stage.name}: {found.number} of {section.steps} steps were taken; the other"
+            " batches had no answer to learn from (see the log: `nothing_to_learn`)"
+        )
     report = gate.compare(work, role, version, held_out(work, served["generator"]), served)
     if stage.ablation:
         report = report.model_copy(update={"promoted": False, "ablation": True})
