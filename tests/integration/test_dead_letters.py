@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.errors import BusError
 from proofloop.schema.events import ReviewJudged, encode
+from tests.integration.processes import free_ports
 from tests.integration.servers import Broker, cut_connections, delete_namespace, publish
 
 COUNT = 30
@@ -56,3 +58,19 @@ def test_a_connection_lost_while_reading_is_an_outage_that_callers_wait_for(
     with pytest.raises(BusError, match=r"the broker at .* does not answer"):
         list(reading)
     assert len(list(letters.letters())) == COUNT
+
+
+def test_a_broker_that_accepts_connections_and_stays_silent_is_an_outage() -> None:
+    """For example a frozen machine, or a network that lost its route."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        letters = DeadLetters(f"amqp://guest:guest@127.0.0.1:{port}/?stack_timeout=0.2")
+        with pytest.raises(BusError, match=r"the broker at .* does not answer: timed out$"):
+            letters.depths()
+
+
+def test_a_broker_that_is_not_there_is_an_outage_with_its_reason() -> None:
+    [port] = free_ports(1)
+    letters = DeadLetters(f"amqp://guest:guest@127.0.0.1:{port}/")
+    with pytest.raises(BusError, match=r"does not answer: .*Connection refused$"):
+        letters.depths()

@@ -17,6 +17,11 @@ from collections.abc import Callable, Sequence
 import structlog
 from amqp.exceptions import AccessRefused, NotAllowed, PreconditionFailed
 from pika import BlockingConnection, SelectConnection, SSLOptions, URLParameters
+from pika.adapters.utils.connection_workflow import (
+    AMQPConnectorException,
+    AMQPConnectorPhaseErrorBase,
+    AMQPConnectorStackTimeout,
+)
 from pika.channel import Channel
 from pika.exceptions import (
     AMQPError,
@@ -95,7 +100,8 @@ def connect(nodes: Sequence[URLParameters]) -> BlockingConnection:
     """
     try:
         return BlockingConnection(list(nodes))
-    except (AMQPError, OSError) as error:
+    # a timeout during the handshake is not an AMQPError
+    except (AMQPError, AMQPConnectorException, OSError) as error:
         raise broker_error(error, nodes) from error
 
 
@@ -117,8 +123,18 @@ def broker_error(error: Exception, nodes: Sequence[URLParameters]) -> ProofloopE
     return (
         tls_error(error, place)
         or late_refusal(nodes, place)
-        or BusError(f"the broker at {place} does not answer: {str(error) or type(error).__name__}")
+        or BusError(f"the broker at {place} does not answer: {_described(error)}")
     )
+
+
+def _described(error: BaseException) -> str:
+    """The reason, without pika's wrapper of a socket error and its details of a timeout."""
+    wrapped = error.args[0] if error.args else None
+    if isinstance(wrapped, AMQPConnectorPhaseErrorBase):
+        error = wrapped.exception
+    if isinstance(error, AMQPConnectorStackTimeout):
+        return "timed out"
+    return str(error) or type(error).__name__
 
 
 class BrokerConnection:

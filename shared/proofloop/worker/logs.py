@@ -16,16 +16,17 @@ from proofloop.typeset.printable import printable
 LIBRARIES = logging.WARNING
 """Messages of libraries are shown from this level on, whatever our own level."""
 
-QUIET = ("pika.channel",)
-"""Loggers whose warnings are hidden: pika warns when we check for a queue that does not exist."""
+HIDDEN = "pika"
+"""The logger whose messages are hidden. Pika logs each failed connection several times, with
+tracebacks; our own event or error names the reason once.
+"""
 
 
 def configure_logging(level: str) -> None:
     """Send our events from this level on, and the warnings of libraries, to stderr."""
     _configure_events(level)
     logging.basicConfig(handlers=[_FromLibraries()], level=LIBRARIES, force=True)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger(HIDDEN).setLevel(logging.CRITICAL)
 
 
 def configure_default_events() -> None:

@@ -36,12 +36,16 @@ def test_a_logger_that_was_used_before_stderr_was_replaced_writes_to_the_new_one
     ]
 
 
-def test_a_queue_that_pika_does_not_find_is_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_pika_logs_of_a_failed_connection_is_hidden(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Our own event or error names the reason once."""
     handlers = logging.root.handlers[:]
     try:
         configure_logging("warning")
         logging.getLogger("pika.channel").warning("Received remote Channel.Close (404)")
-        logging.getLogger("pika.channel").error("another matter")
+        logging.getLogger("pika.adapters.blocking_connection").error("Connection workflow failed")
+        logging.getLogger("another").error("another matter")
     finally:
         logging.root.handlers[:] = handlers
         structlog.reset_defaults()

@@ -176,14 +176,14 @@ def test_what_a_library_warns_of_is_a_line_like_any_other() -> None:
     code = (
         "import logging; from proofloop.worker.logs import configure_logging;"
         " configure_logging('info');"
-        "logging.getLogger('urllib3').info('quiet'); logging.getLogger('pika.x').warning('lost %s',"
+        "logging.getLogger('urllib3').info('quiet'); logging.getLogger('amqp.x').warning('lost %s',"
         " 'it')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     (line,) = done.stderr.splitlines()
     assert (
         '"message": "lost it"' in line
-        and '"library": "pika.x"' in line
+        and '"library": "amqp.x"' in line
         and '"level": "warning"' in line
     )
     assert logging.getLogger().level == logging.WARNING
