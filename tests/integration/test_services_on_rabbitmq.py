@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from pika import BlockingConnection, URLParameters
 
 from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
 from proofloop.bus.task_message import FAILURES
@@ -174,6 +175,32 @@ def test_letters_of_before_give_up_no_proof_of_a_run_that_is_taken_up(
     assert [letter.body for letter in installation.letters.letters()] == [encode(others)]
 
 
+def test_a_run_whose_messages_were_purged_tells_so(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proofloop.pipeline.services.QUIET_S", 0.5)
+    monkeypatch.setattr("proofloop.pipeline.services.LOST_S", 2.0)
+    store, spec = open_store(load_settings()), runspec("purged")
+    create_run(store, spec, resume=False)
+    stopping, seen = threading.Event(), list[RunProgress]()
+    with (
+        structlog.testing.capture_logs() as logs,
+        ThreadPoolExecutor(1) as pool,
+        services_pipeline(store, spec, stopping) as pipeline,
+    ):
+        running = pool.submit(pipeline.run, seen.append)
+        assert wait_until(lambda: _ready(installation, "generator") == 4, 60)
+        time.sleep(4)
+        assert "messages_lost" not in [each["event"] for each in logs]
+        _purge(installation, "generator")
+        assert wait_until(lambda: "messages_lost" in [each["event"] for each in logs], 60)
+        stopping.set()
+        with pytest.raises(Interrupted):
+            running.result(60)
+    lost = next(each for each in logs if each["event"] == "messages_lost")
+    assert lost["open_proofs"] == 4 and "--resume" in lost["hint"]
+
+
 @pytest.mark.parametrize("end", ["version", "death"])
 def test_problems_wait_for_a_step_under_way_unless_it_died(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: str
@@ -310,6 +337,12 @@ def bury(installation: Installation, role: str, *events: Event) -> None:
     """Put messages among the dead letters of a role."""
     queue = topology(installation).dead_queue(role).name
     publish(installation.environment["PROOFLOOP_BROKER"], queue, *map(encode, events))
+
+
+def _purge(installation: Installation, role: str) -> None:
+    url = URLParameters(installation.environment["PROOFLOOP_BROKER"])
+    with BlockingConnection(url) as connection:
+        connection.channel().queue_purge(topology(installation).queue(role).name)
 
 
 def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(

@@ -42,6 +42,12 @@ POLL_S = 0.5
 QUIET_S = 10.0
 """When neither a label nor a step came for this long, look through the dead letters."""
 
+LOST_S = 600.0
+"""When proofs are open, and for this long no queue has a message and no call is in flight, their
+messages were probably purged. It is longer than the load of a model and RabbitMQ's retry of a
+delayed message (180 s).
+"""
+
 TRAINER_S = 600.0
 """How long the next problems wait for the trainer to begin a step, before the trainer is taken to
 need more problems.
@@ -81,7 +87,7 @@ class ServicesPipeline:
         self.meter = Meter(
             spec, self._usage.used, lambda: self._clock.seconds if self._clock else 0.0
         )
-        self._last_news_s = time.monotonic()
+        self._last_news_s = self._in_work_s = time.monotonic()
         self._unserved: tuple[str, ...] = ()
         self._look_for_workers_s = time.monotonic() + STARTING_S
 
@@ -128,7 +134,7 @@ class ServicesPipeline:
 
     def publish(self, events: Sequence[Event]) -> None:
         self.patiently(lambda: self._bus.publish(events))
-        self._last_news_s = time.monotonic()
+        self._last_news_s = self._in_work_s = time.monotonic()
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Repeat the action while store or broker is unavailable."""
@@ -152,6 +158,7 @@ class ServicesPipeline:
             self._last_news_s = time.monotonic()
         if self._tracker.num_open and self._quiet_s > QUIET_S:
             self._set_stuck_aside()
+            self._warn_of_lost_messages()
 
     def wait_for_room(self, most: int) -> None:
         self.wait()
@@ -216,7 +223,7 @@ class ServicesPipeline:
             label = self.patiently(partial(find_label, self._store, self._spec.name, proof_id))
             if label is not None:
                 self._tracker.add_label(proof_id, label.outcome, solved=label.solved)
-                self._last_news_s = time.monotonic()
+                self._last_news_s = self._in_work_s = time.monotonic()
 
     def _set_stuck_aside(self) -> None:
         """Give the places of proofs with a dead letter to others. A late label still counts."""
@@ -224,6 +231,21 @@ class ServicesPipeline:
             if proof_id := self._proof_of(letter):
                 self._tracker.add_dead(proof_id)
         self._last_news_s = time.monotonic()
+
+    def _warn_of_lost_messages(self) -> None:
+        """Warn once per `LOST_S` while proofs are open and nothing works on them."""
+        depths = self.patiently(self._letters.depths)
+        if self._usage.in_flight or any(depth.ready or depth.later for depth in depths):
+            self._in_work_s = time.monotonic()
+        elif self._tracker.num_open and time.monotonic() - self._in_work_s > LOST_S:
+            self._in_work_s = time.monotonic()
+            log.warning(
+                "messages_lost",
+                open_proofs=self._tracker.num_open,
+                reason=f"for {LOST_S:.0f} s no queue had a message and no call was in flight: a"
+                " queue was probably purged",
+                hint="stop this run and call it again with --resume: it poses these proofs again",
+            )
 
     def _proof_of(self, letter: DeadLetter) -> str | None:
         """The proof of this run that the dead letter names."""
