@@ -11,7 +11,11 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from proofloop.errors import Reject
+from proofloop.schema import keys
+from proofloop.schema.records import TrainingStep
+from proofloop.store import LocalStore, get_record
 from proofloop_trainer.export import dtype_of
+from proofloop_trainer.fine_tuning.step_records import StepRecords
 from proofloop_trainer.fine_tuning.supervised import (
     Schedule,
     SupervisedStep,
@@ -106,6 +110,17 @@ def test_steps_count_updates_and_go_through_the_answers_again() -> None:
     whole = list(Schedule(batch=4, epochs=2).minibatches(ANSWERS, seed=0))
     assert [_names(cut) for cut in cuts[:6]] == [_names(cut) for cut in whole]
     assert list(counted.minibatches([], seed=0)) == []
+
+
+def test_a_training_that_begins_again_leaves_no_record_of_the_stopped_one(tmp_path: Path):
+    """A curriculum may change [consolidate] in between."""
+    store = LocalStore(tmp_path)
+    for answers, total in ((5, 4), (7, 2)):
+        records = StepRecords(store, "run", total, {"verifier": answers})
+        for number in (1, 2, 3)[:total]:
+            records.add(SupervisedStep(number, total, loss=1.0, learning_rate=1e-3, tokens=8))
+    found = [get_record(store, key, TrainingStep) for key in store.list(keys.all_steps("run"))]
+    assert [(step.step, step.figures["answers_verifier"]) for step in found] == [(1, 7), (2, 7)]
 
 
 def _names(cut: list[Answer]) -> list[int]:

@@ -35,7 +35,11 @@ class StepRecords:
         self._began_s = time.monotonic()
 
     def add(self, step: SupervisedStep) -> None:
-        """Take note of a step. Raises StoreError."""
+        """Take note of a step. The first one deletes the records of a training that was stopped: it
+        may have had other settings. Raises StoreError.
+        """
+        if step.number == 1:
+            self._store.delete_prefix(keys.steps(self._run_id, ALL_ROLES))
         self._since.append(step)
         if step.number % self._every and step.number < step.total:
             return
