@@ -302,6 +302,22 @@ def test_a_server_that_is_not_ready_yet_is_away_and_its_keys_are_not_blamed() ->
 
 
 @pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("RequestTimeTooSkewed", "correct this machine's clock"),
+        ("QuotaExceeded", "raise the quota"),
+        ("SignatureDoesNotMatch", "correct PROOFLOOP_S3_ACCESS_KEY"),
+    ],
+)
+def test_keys_are_blamed_only_if_the_refusal_is_about_keys(code: str, hint: str) -> None:
+    with (
+        S3Server((403, code), for_ever=True) as server,
+        pytest.raises(ConfigError, match=f"refuses a test write: {code} no\nhint: {hint}"),
+    ):
+        server.store()
+
+
+@pytest.mark.parametrize(
     "refusal",
     [
         (429, "TooManyRequests"),

@@ -353,6 +353,8 @@ class MinioStore:
                 "InvalidBucketName": f"correct PROOFLOOP_S3_BUCKET: {BUCKET_RULE}",
                 "NoSuchBucket": "create the bucket, or correct PROOFLOOP_S3_BUCKET",
                 "AccessDenied": "give this user the rights to get, put, list and delete objects",
+                "RequestTimeTooSkewed": "correct this machine's clock, or the server's",
+                "QuotaExceeded": "raise the quota of this user or bucket",
             }
             hint = hints.get(
                 cause.code or "",
