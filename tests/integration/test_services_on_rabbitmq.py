@@ -95,6 +95,8 @@ def test_a_service_with_time_to_drain_finishes_what_runs_and_begins_nothing_new(
     assert _ready(installation, "verifier") == 16 * FIRST_CRITIQUES
     posing.send_signal(signal.SIGINT)
     assert posing.wait(60) == 130
+    assert "the services finish what was posed" in installation.log()
+    assert "calls are cancelled" not in installation.log()
 
 
 def test_what_a_service_cannot_finish_within_its_drain_another_finishes_once(
@@ -361,6 +363,7 @@ def test_what_is_no_event_is_dead_and_can_be_looked_at_replayed_and_dropped(
         installation.log()
     )
     listed = json.loads(_output(installation, "dead", "list", "--json"))
+    assert 300 <= _output(installation, "dead", "list").count("x") < 400
     assert sorted((letter["queue"], letter["deliveries"]) for letter in listed) == [
         ("verifier", 1)
     ] * 3 + [("verifier", 4)]

@@ -114,11 +114,7 @@ def stopping_on_signal() -> Iterator[threading.Event]:
     def stop(number: int, frame: object) -> None:
         if stopping.is_set():
             sys.exit(130)
-        print(
-            "stopping: running calls are cancelled, stored results are kept (Ctrl-C again: stop at"
-            " once)",
-            file=sys.stderr,
-        )
+        print("stopping: stored results are kept (Ctrl-C again: stop at once)", file=sys.stderr)
         stopping.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -42,16 +42,21 @@ RunOption = Annotated[
 ]
 
 
+BODY_CHARACTERS = 300
+"""The longest body in a table; an event's is shorter."""
+
+
 @app.command("list")
 def list_dead(
     run: RunOption = None, store: StoreOption = None, as_json: JsonOption = False
 ) -> None:
-    """List dead letters with queue and reason."""
+    """List dead letters with queue and reason. A table cuts long bodies, --json does not."""
     letters = _on_broker(run)
     if here := _local(run, store):
         letters += letters_in(*here)
+    longest = None if as_json else BODY_CHARACTERS
     emit(
-        [letter.model_dump() for letter in letters],
+        [letter.model_dump() | {"body": letter.body[:longest]} for letter in letters],
         as_json=as_json,
         title=f"dead letters of {run or 'all runs'}",
     )
