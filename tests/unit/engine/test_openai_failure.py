@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ def test_a_page_that_is_not_found_comes_from_no_model_server() -> None:
         ('{"message": {"message": {"message": {"message": {"message": "deep"}}}}}', None),
         ("plain", "plain"),
         (
-            "<!DOCTYPE html>\n<html><head><title>502 Bad Gateway</title></head></html>",
+            "<!DOCTYPE html>\n<html><head><title>\n502 Bad Gateway\n</title></head></html>",
             "a web page with the title '502 Bad Gateway'",
         ),
         ("[" * 10_000, None),
@@ -118,6 +119,13 @@ def test_a_page_that_is_not_found_comes_from_no_model_server() -> None:
 )
 def test_the_words_of_the_server_are_found(body: str, expected: str | None) -> None:
     assert Refusal(400, body).message() == (body if expected is None else expected)
+
+
+def test_a_page_without_the_end_of_its_title_stops_no_other_call() -> None:
+    began_s = time.process_time()
+    body = "<html><title>" + " " * 60_000
+    assert Refusal(502, body).message() == body
+    assert time.process_time() - began_s < 1
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ DROPPABLE_FIELDS = (
     "stream_options",
     "return_token_ids",
 )
-TITLE = re.compile(r"\A\s*<.*?<title>\s*([^<]*?)\s*</title>", re.IGNORECASE | re.DOTALL)
+TITLE = re.compile(r"\A\s*<.*?<title>([^<]*)</title>", re.IGNORECASE | re.DOTALL)
 """A web page, mostly of a proxy before the server."""
 STREAM_CUT = "the stream was cut"
 DEEPEST_MESSAGE = 4  # the deepest nesting of objects in which to look for the error message
@@ -188,7 +188,7 @@ class Refusal:
     def message(self) -> str:
         """The server's error message, from whichever field it uses."""
         if page := TITLE.search(self.text):
-            return f"a web page with the title {page[1]!r}"
+            return f"a web page with the title {page[1].strip()!r}"
         return find_message(self._body()) or self.text
 
     def _body(self) -> object:
