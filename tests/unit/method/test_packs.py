@@ -255,6 +255,14 @@ def test_a_pack_extends_another(tmp_path: Path) -> None:
     assert (pack.answers, pack.fenced, extended.fenced) == ("json", False, True)
 
 
+def test_packs_that_extend_each_other_are_named(tmp_path: Path) -> None:
+    for name, extended in (("one", "two"), ("two", "one")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pack.toml").write_text(f'extends = "{extended}"\n')
+    with pytest.raises(ConfigError, match=r"extend each other: one -> two -> one\nhint: remove"):
+        load_pack("one", tmp_path)
+
+
 @pytest.mark.parametrize("aid", ["reference", "rubric"])
 def test_a_pack_shows_the_judges_an_aid(aid: str) -> None:
     pack = load_pack(f"math-{aid}")

@@ -44,12 +44,22 @@ def load_pack(name: str, base: Path | None = None) -> PromptPack:
     """The installed pack of that name, or the pack in that folder (relative to `base`). Raises
     ConfigError.
     """
+    return _load(name, base, ())
+
+
+def _load(name: str, base: Path | None, extending: tuple[str, ...]) -> PromptPack:
+    """`extending`: the packs that extend this one."""
+    if name in extending:
+        raise ConfigError(
+            f"prompt packs extend each other: {' -> '.join((*extending, name))}",
+            "remove `extends` from one of them, and give it all templates",
+        )
     folder = _folder(name, base)
     if not folder.joinpath("pack.toml").is_file():
         raise _no_pack(name, folder)
     settings = _settings(_read(folder.joinpath("pack.toml"), name), name)
     extended = settings.pop("extends", "")
-    inherited = dict(load_pack(extended, base)) if extended else {}
+    inherited = dict(_load(extended, base, (*extending, name))) if extended else {}
     templates = dict(inherited.get("templates", {}))
     for template in PLACEHOLDERS:
         path = folder.joinpath(f"{template}.txt")
