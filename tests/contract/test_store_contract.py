@@ -109,8 +109,16 @@ def test_nothing_is_left_where_objects_are_being_written(tmp_path: Path) -> None
     for n in range(5):
         store.put_if_absent(f"r/{n % 2}", b"x", durable=True)
     assert list((tmp_path / ".tmp").iterdir()) == []
-    with pytest.raises(StoreError, match="is not a valid key"):
-        store.put_if_absent(".tmp/x", b"x")
+
+
+def test_files_that_programs_leave_in_a_folder_are_no_objects(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    store.put_if_absent("specs/run.json", b"x")
+    for folder in (tmp_path, tmp_path / "specs"):
+        (folder / ".DS_Store").write_bytes(b"Bud1")
+    assert list(store.list("specs/")) == ["specs/run.json"]
+    assert store.delete_prefix("specs/") == 1
+    assert not (tmp_path / "specs").exists()
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -18,8 +18,6 @@ from proofloop.schema.validation import first_problem
 
 R = TypeVar("R", bound=Record)
 
-_NO_NAMES = frozenset({"", ".", ".."})
-
 
 class Store(Protocol):
     """Named objects with relative paths as keys. Each method raises StoreError if the store is
@@ -43,7 +41,9 @@ class Store(Protocol):
     def exists(self, key: str) -> bool: ...
 
     def list(self, prefix: str) -> Iterator[str]:
-        """The sorted keys that begin with `prefix`, read lazily. `prefix` ends with "/"."""
+        """The sorted keys that begin with `prefix`, read lazily. `prefix` ends with "/". Files of
+        other programs such as `.DS_Store` are no keys.
+        """
         ...
 
     def delete_prefix(self, prefix: str) -> int:
@@ -53,13 +53,19 @@ class Store(Protocol):
         ...
 
 
-def check_key(key: str, reserved: str) -> None:
-    """Raise InvalidKey for a key that would leave the store, has a control character, or begins
-    with the `reserved` folder.
+def check_key(key: str) -> None:
+    """Raise InvalidKey for a key that would leave the store, is hidden, or has a control
+    character.
     """
-    names = key.split("/")
-    if names[0] == reserved or not _NO_NAMES.isdisjoint(names) or not key.isprintable():
+    if is_hidden(key) or "//" in f"/{key}/" or not key.isprintable():
         raise InvalidKey(f"{key!r} is not a valid key")
+
+
+def is_hidden(key: str) -> bool:
+    """Whether a part of the key begins with a dot. Stores keep their own files so, and so do
+    programs that look into a folder: `.DS_Store`, `.nfs0001`.
+    """
+    return "/." in f"/{key}"
 
 
 def put_record(store: Store, key: str, record: R, *, durable: bool = False) -> R:

@@ -22,13 +22,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from proofloop.errors import ConfigError, InvalidKey, NotFound, StoreError
-from proofloop.store.base import check_key
+from proofloop.store.base import check_key, is_hidden
 from proofloop.store.holder import clock_time, in_use, this_process
 
 CHUNK_BYTES = 64 * 1024 * 1024
 
 TEMPORARY = ".tmp"
-"""The folder of temporary files and locks; no key begins with it."""
+"""The folder of temporary files and locks."""
 
 ABANDONED_S = 60.0
 """A temporary file that is older and not locked was left by a killed writer: a live one links its
@@ -127,7 +127,7 @@ class LocalStore:
         return keys
 
     def _path(self, key: str) -> str:
-        check_key(key, TEMPORARY)
+        check_key(key)
         return f"{self._root}/{key}"
 
     def _walk(self, folder: str) -> Iterator[str]:
@@ -136,6 +136,7 @@ class LocalStore:
                 entries = sorted(
                     f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
                     for entry in found
+                    if not is_hidden(entry.name)
                 )
         except (FileNotFoundError, NotADirectoryError):
             return

@@ -35,7 +35,7 @@ from proofloop.errors import (
     NotFound,
     StoreError,
 )
-from proofloop.store.base import check_key
+from proofloop.store.base import check_key, is_hidden
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ PART_BYTES = 64 * 1024 * 1024
 """The largest piece sent in one request, and sent again if it fails."""
 
 PARTS = ".parts"
-"""The folder of the parts; no key begins with it."""
+"""The folder of the parts."""
 
 WRITER = "x-amz-meta-proofloop-writer"
 """The metadata header with the id of the write call that made the object."""
@@ -196,7 +196,7 @@ class MinioStore:
         return count
 
     def _name(self, key: str) -> str:
-        check_key(key, PARTS)
+        check_key(key)
         name = self._prefix + key
         if len(name.encode()) > LONGEST_KEY_BYTES:
             raise InvalidKey(f"{name[:60]!r}... has more than {LONGEST_KEY_BYTES} bytes")
@@ -321,10 +321,9 @@ class MinioStore:
         raise AssertionError("unreachable")
 
     def list(self, prefix: str) -> Iterator[str]:
-        return (
-            name.removeprefix(self._prefix)
-            for name in self._names(self._name(prefix.removesuffix("/")) + "/")
-        )
+        names = self._names(self._name(prefix.removesuffix("/")) + "/")
+        keys = (name.removeprefix(self._prefix) for name in names)
+        return (key for key in keys if not is_hidden(key))
 
     def _check_server(self) -> None:
         """Check that the bucket exists, can be written, and keeps the object of the first of two

@@ -80,6 +80,7 @@ class StoreContract:
         "key",
         [
             *("", "/", "/etc/passwd", "../x", "a/../../x", "a/..", "a//b", "a/", ".", "a/./b"),
+            *(".tmp/x", "a/.b"),
             *("a\0b", "a\nb", "a/\ud800"),
         ],
     )
