@@ -432,6 +432,15 @@ def test_a_damaged_record_is_made_again_once_it_is_removed(copied: Path) -> None
     assert call(copied, "run", "small.toml", "--resume").out.startswith("small: 4 proofs done: ")
 
 
+def test_a_resumed_run_that_the_store_lacks_starts_with_a_warning(copied: Path) -> None:
+    other = copied / "elsewhere"
+    resumed = call(copied, "run", "small.toml", "--resume", "--store", str(other))
+    assert resumed.code == 0
+    assert resumed.err.startswith(f"warning: no run named 'small' in {other}: it starts from")
+    again = call(copied, "run", "small.toml", "--resume", "--store", str(other))
+    assert "warning" not in again.err
+
+
 def test_a_run_that_is_there_is_only_gone_on_with_when_asked_to(copied: Path) -> None:
     def files() -> list[str]:
         return [name for name in files_in(copied) if "/times" not in name]

@@ -15,6 +15,7 @@ from proofloop.runs.answers import Readability, readability
 from proofloop.runs.flow import UNFILLED_HINT, unfilled
 from proofloop.runs.model_registry import published_versions
 from proofloop.runs.progress import RunProgress
+from proofloop.runs.spec import find_spec
 from proofloop.schema.records import ALL_ROLES
 from proofloop.worker.calls.early_warning import NewWarnings
 
@@ -61,6 +62,12 @@ def run(
     """
     started = Run.create(file, store=store, resume=resume, local=local)
     spec, data = started.spec, started.store
+    if resume and find_spec(data, spec.name) is None:
+        print(
+            f"warning: no run named {spec.name!r} in {data}: it starts from the beginning"
+            " (hint: is --store right?)",
+            file=sys.stderr,
+        )
     for change in started.changes:
         print(f"{spec.name}: changed: {change}", file=sys.stderr)
     for problem in unfilled(spec) if started.is_here else ():
