@@ -36,6 +36,7 @@ from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofLabeled, encode
 from proofloop.schema.records import Label
 from proofloop.store import Store, get_record, open_store, put_record
+from proofloop.store.local import LocalStore
 from tests.builders import answer, evaluation, label, model_folder, runspec
 from tests.integration.installation import Installation
 from tests.integration.run_files import simulated_run
@@ -313,6 +314,44 @@ def test_stored_labels_are_skipped_in_view_and_the_time_counts_without_a_budget(
     assert [each.labeled for each in seen] == [1, 2, 3, 4, 4]
     (time_taken,) = store.list(keys.times("stored"))
     assert get_record(store, time_taken, TimeTaken).seconds > 0
+
+
+def test_the_last_count_of_a_run_has_the_cost_of_all_its_calls(installation: Installation) -> None:
+    """Each service writes its counts every few seconds: a short run has ended before."""
+    run = installation.folder / "priced.toml"
+    text = RUN.replace("chaos", "priced").replace("count = 25", "count = 1")
+    text = text.replace("latency_s = 0.1, failure_share = 0.02", "")
+    run.write_text(text + "[prices]\nper_million_completion_tokens = 1000.0\n")
+    for role in PIPELINE_ROLES:
+        installation.start(role)
+    assert installation.call("run", str(run)).wait(90) == 0, installation.log()
+    [total] = [
+        row
+        for row in json.loads(_output(installation, "runs", "cost", "priced", "--json"))
+        if row["of"] == "total"
+    ]
+    [*_, last] = [line for line in installation.log().splitlines() if line.startswith("priced: ")]
+    assert f"cost so far {total['money']:,.2f}; took" in last
+
+
+def test_a_run_tells_the_reason_of_its_dead_letters(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Here its store is not the services'."""
+    monkeypatch.setattr("proofloop.pipeline.services.QUIET_S", 0.5)
+    store, spec = LocalStore(tmp_path / "other"), runspec("elsewhere")
+    create_run(store, spec, resume=False)
+    installation.start("generator")
+    with (
+        structlog.testing.capture_logs() as logs,
+        services_pipeline(store, spec) as pipeline,
+        pytest.raises(HintedError, match="dead letter"),
+    ):
+        pipeline.run()
+    [letter] = [each for each in logs if each["event"] == "dead_letter"]
+    assert letter["reason"].endswith(
+        "specs/elsewhere.json; set the same store for `proofloop run` and all services"
+    )
 
 
 @contextmanager

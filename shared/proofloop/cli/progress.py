@@ -38,7 +38,7 @@ class ProgressLine:
         self._stage = ""
         self._began = 0.0
         self._tokens = Rate()
-        self._final_steps: tuple[bool, dict[str, int]] | None = None
+        self._last_news: tuple[bool, dict[str, int], float | None] | None = None
         self._due = 0.0
 
     def __enter__(self) -> ProgressLine:
@@ -56,7 +56,7 @@ class ProgressLine:
             self._stage = stage
             self._began = time.monotonic()
             self._tokens = Rate()
-            self._final_steps = None
+            self._last_news = None
             self._due = 0.0
         line = f"{stage}: {self._describe(progress)}"
         if self._console.is_terminal:
@@ -65,15 +65,16 @@ class ProgressLine:
             print(line, file=sys.stderr, flush=True)
 
     def _is_due(self, progress: RunProgress) -> bool:
-        """Whether to print a line now. After the last label, only a new training step and the end
-        of the searches are news.
+        """Whether to print a line now. After the last label, only a new training step, the end of
+        the searches and the last calls' cost are news.
         """
         is_labeled = progress.labeled >= progress.planned
-        final_steps = (self._is_done(progress), dict(progress.steps)) if is_labeled else None
+        news = (self._is_done(progress), dict(progress.steps), progress.money)
+        last_news = news if is_labeled else None
         now = time.monotonic()
-        if final_steps == self._final_steps and (is_labeled or now < self._due):
+        if last_news == self._last_news and (is_labeled or now < self._due):
             return False
-        self._final_steps = final_steps
+        self._last_news = last_news
         self._due = now + PLAIN_INTERVAL_S
         return True
 

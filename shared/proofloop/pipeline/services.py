@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from proofloop.bus import Bus, DeadLetter
-from proofloop.config.run_file import RunSpec
+from proofloop.config.run_file import Prices, RunSpec
 from proofloop.errors import BusError, Interrupted, ObjectError, StoreError
 from proofloop.pipeline.driver import Report, RunDriver
 from proofloop.runs.budget import MARK_S, BudgetMark, Meter, RunClock
@@ -89,6 +89,7 @@ class ServicesPipeline:
         )
         self._last_news_s = self._in_work_s = time.monotonic()
         self._unserved: tuple[str, ...] = ()
+        self._reasons: set[str] = set()
         self._look_for_workers_s = time.monotonic() + STARTING_S
 
     def __enter__(self) -> ServicesPipeline:
@@ -188,7 +189,10 @@ class ServicesPipeline:
         return self.patiently(self._trainer_letter)
 
     def usage(self, *, at_end: bool = False) -> tuple[ByRole, Mapping[str, int]]:
-        if time.monotonic() - self._usage_s >= WRITE_S:
+        is_last = at_end and self._spec.prices != Prices()
+        if is_last:  # each service writes its last counts within WRITE_S
+            self._stopping.wait(WRITE_S + POLL_S)
+        if is_last or time.monotonic() - self._usage_s >= WRITE_S:
             self._usage_s = time.monotonic()
             self.patiently(self._usage.read)
             if self._clock:
@@ -230,7 +234,15 @@ class ServicesPipeline:
         for letter in self.patiently(lambda: list(self._letters.letters())):
             if proof_id := self._proof_of(letter):
                 self._tracker.add_dead(proof_id)
+                self._warn_of_dead_letter(letter)
         self._last_news_s = time.monotonic()
+
+    def _warn_of_dead_letter(self, letter: DeadLetter) -> None:
+        """Warn once for each reason: the run may wait for long without these proofs."""
+        reason = letter.reason or "unknown reason"
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            log.warning("dead_letter", queue=letter.queue, reason=reason)
 
     def _warn_of_lost_messages(self) -> None:
         """Warn once per `LOST_S` while proofs are open and nothing works on them."""

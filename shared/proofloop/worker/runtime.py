@@ -22,6 +22,7 @@ from proofloop.errors import (
     Retry,
     StoreError,
 )
+from proofloop.schema import keys
 from proofloop.schema.events import Event, decode
 from proofloop.worker.calls.model_call import MODEL_IN_LOG
 from proofloop.worker.calls.running_calls import LookAgain
@@ -132,6 +133,8 @@ class Worker:
             return self._later("asked", wish, wish.after_s)
         except (NotFound, CorruptObject) as error:
             reason = f"the store lacks what the message names: {error}"
+            if str(error) == keys.run_spec(event.run_id):
+                reason += "; set the same store for `proofloop run` and all services"
             log.warning("message_failed", reason=reason)
             return Outcome("failed", reason)
         except InvalidKey as error:

@@ -34,6 +34,14 @@ def test_the_last_line_of_a_search_tells_its_end(capsys: pytest.CaptureFixture[s
     assert "0/2 searches ended" in first and last.endswith("2/2 searches ended; took 0 s")
 
 
+def test_the_last_line_has_the_cost_of_the_last_calls(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ProgressLine()
+    for money in (0.0, 0.0, 0.66):
+        line.show("run", RunProgress(planned=8, labeled=8, money=money))
+    first, last = capsys.readouterr().err.splitlines()
+    assert "cost so far 0.00" in first and "cost so far 0.66" in last
+
+
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """`said(after_s, progress, ...)`: the last line when each progress is shown so long after the
