@@ -91,12 +91,16 @@ def test_answers_that_were_not_read_are_counted_by_what_they_share(folder: Path)
 
 
 def test_a_long_run_is_looked_through_in_part_and_says_so(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = readability(LocalStore(folder), RUN, limit=4)
     assert not found.is_whole and sum(found.seen.values()) == 4
     print_unread(RUN, found)
     assert "of the first 4 answers" in capsys.readouterr().err
+    monkeypatch.setattr("proofloop.cli.runs.show.readability", lambda *_: found)
+    show(RUN, folder)
+    shown = capsys.readouterr().out
+    assert "verifier answers │ 4, 1 readable of the first 4 answers" in shown
 
 
 def test_show_and_the_end_of_a_run_name_the_commonest_reasons(

@@ -84,7 +84,7 @@ def show(run: EitherArgument, store: StoreOption = None, as_json: JsonOption = F
         )
         return
     shown |= {
-        f"{role}_answers": f"{found.seen[role]}, {found.read[role]} readable"
+        f"{role}_answers": f"{found.seen[role]}, {found.read[role]} readable{_scope(found)}"
         for role in MODEL_ROLES
         if role in found.seen
     }
@@ -115,8 +115,11 @@ def _unread_row(unread: Unread) -> dict[str, Any]:
 
 
 def _unread_title(run: str, found: Readability) -> str:
-    scope = "" if found.is_whole else f" of the first {sum(found.seen.values())} answers"
-    return f"unreadable or failed{scope}; `proofloop proof {run} EXAMPLE` prints one"
+    return f"unreadable or failed{_scope(found)}; `proofloop proof {run} EXAMPLE` prints one"
+
+
+def _scope(found: Readability) -> str:
+    return "" if found.is_whole else f" of the first {sum(found.seen.values())} answers"
 
 
 def _show_curriculum(store: Store, spec: CurriculumSpec, *, as_json: bool) -> None:
