@@ -199,7 +199,8 @@ class Status(Record):
     """The progress of a curriculum.
 
     `running`: the first unfinished stage, with its `steps` so far and its `planned_steps`. `next`:
-      the stage after it. `seconds_left`: an estimate from the finished stages, None without any.
+      the stage after it. `seconds_left`: an estimate from the finished stages, without measuring;
+      None before the first stage has ended, and while the curriculum is measured.
     `trained_tokens`: tokens of the answers in GRPO steps, without those of judges, gates and
       labels. `cost`: the hours of the finished stages times `per_engine_hour`.
     """
@@ -221,6 +222,7 @@ def read_status(store: Store, spec: CurriculumSpec) -> Status:
     finished = manifests(store, spec)
     unfinished = [stage for stage in spec.stages if stage.name not in finished]
     running = unfinished[0] if unfinished else None
+    measures = running is not None and running.kind == "measure"
     seconds = sum(manifest.seconds for manifest in finished.values())
     return Status(
         done=len(finished),
@@ -230,7 +232,7 @@ def read_status(store: Store, spec: CurriculumSpec) -> Status:
         planned_steps=_planned_steps(spec, running) if running else 0,
         next=unfinished[1].name if len(unfinished) > 1 else None,
         seconds=seconds,
-        seconds_left=_seconds_left(store, spec, finished) if finished else None,
+        seconds_left=_seconds_left(store, spec, finished) if finished and not measures else None,
         trained_tokens=_trained_tokens(store, spec),
         cost=seconds / HOUR_S * spec.prices.per_engine_hour,
     )

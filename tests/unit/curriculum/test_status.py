@@ -59,6 +59,14 @@ def test_the_time_left_is_estimated_from_stages_of_the_same_kind(tmp_path: Path)
     assert (now.steps, now.seconds_left) == (25, 250 + 3 * 10)
 
 
+def test_the_time_left_is_not_known_while_a_curriculum_is_measured(tmp_path: Path):
+    spec, store = CurriculumSpec(name="c"), LocalStore(tmp_path)
+    for stage in spec.stages[:-1]:
+        finish(store, spec, StageManifest(stage=stage.name, seconds=10.0))
+    now = read_status(store, spec)
+    assert (now.running, now.seconds_left) == ("measure", None)
+
+
 def test_a_curriculum_costs_its_engines_hours_and_counts_the_tokens_it_trained_on(tmp_path: Path):
     prices = Prices(per_engine_hour=6.0, per_million_completion_tokens=1000.0)
     spec, store = CurriculumSpec(name="c", measured=0, prices=prices), LocalStore(tmp_path)
