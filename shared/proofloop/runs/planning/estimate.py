@@ -298,7 +298,7 @@ def _calls(
 
 def _reasons(spec: RunSpec, cases: Sequence[GivenCase], given: Given) -> list[str]:
     """The guesses of `_guessed` that no option replaces, in words."""
-    low, high = ["a guess"], ["the most there can be"]
+    low, high = ["a guess"], ["the most there can be if every answer is readable"]
     if len(given["--answer-tokens"]) < len(MODEL_ROLES):
         low.append(f"answers of {100 * SHORT_ANSWERS:.0f} % of max_tokens")
         high.append("answers of max_tokens")
@@ -347,7 +347,7 @@ def _calls_a_proof(spec: RunSpec) -> list[tuple[ModelRole, tuple[int, int]]]:
         metas = rule.metas_of_given if spec.problems.given_analyses else rule.n * rule.m
     found: list[tuple[ModelRole, tuple[int, int]]] = [
         ("generator", (1, spec.refinement.iterations)),
-        ("verifier", (0, rule.n)),
+        ("verifier", (0, rule.n * (2 if spec.retries_unreadable else 1))),
         ("meta_verifier", (0, metas)),
     ]
     return [(role, span if role in asked else (0, 0)) for role, span in found]
