@@ -104,6 +104,10 @@ def test_no_rows_are_told_from_a_file_that_was_not_written(
         "",
         f"no rows: {RUN} has no proof that people graded\n",
     )
+    for path in (store.root / "runs" / RUN / "labels").iterdir():
+        path.unlink()
+    best = CliRunner().invoke(app, ["runs", "export", RUN, "--best", "--store", str(store.root)])
+    assert best.stderr == f"no rows: {RUN} has no readable proof with a label yet\n"
 
 
 def test_a_persons_score_goes_first_and_has_the_comment(

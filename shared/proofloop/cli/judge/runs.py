@@ -74,7 +74,7 @@ def judging_specs(
     names = [spec.name for spec in specs]
     if twice := [one for one in names if names.count(one) > 1]:
         raise ConfigError(
-            f"two run files have the name {twice[0]!r}", "set a `name` in each of them"
+            f"two run files have the name {twice[0]!r}", "give each file a `name` of its own"
         )
     return specs
 

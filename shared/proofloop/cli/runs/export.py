@@ -97,7 +97,8 @@ def export(
     _check(form, out, best=best, analyses=analyses, critiques=critiques)
     data = open_store(store, must_exist=True)
     need_run(data, run)
-    missing = f"no rows: {run} has no {'analysis' if analyses else 'proof'}"
+    what = "analysis" if analyses else "readable proof with a label" if best else "proof"
+    missing = f"no rows: {run} has no {what}"
     missing += " that people graded" if people else " with a score" if scored else " yet"
     if analyses:
         found = _unless_empty(analysis_rows(data, run, people=people), missing)
