@@ -57,7 +57,7 @@ def test_it_only_shows_unless_the_values_say_otherwise() -> None:
     )
 
 
-def test_it_talks_to_the_broker_and_has_no_secret_but_the_brokers_address_and_password() -> None:
+def test_its_only_secrets_are_the_brokers_address_and_password() -> None:
     found = flower({"flower": {"enabled": True}})
     ports = [
         port["port"] for rule in found["NetworkPolicy"]["spec"]["egress"] for port in rule["ports"]
