@@ -36,6 +36,16 @@ def joined(code: str) -> str:
     return re.sub(r"\\\n\s*", "", code)
 
 
+def test_run_files_of_commands_exist_or_are_made_by_a_page() -> None:
+    guides = (page for page in PAGES if page.parent.name in ("tutorials", "how-to"))
+    pages = [ROOT / "README.md", *guides]
+    called = [words for page in pages for words in commands(page.read_text("utf-8"))]
+    made = {f"{words[1]}/run.toml" for words in called if words[0] == "init" and len(words) > 1}
+    named = {word for words in called for word in words if re.fullmatch(r"[a-z./-]+\.toml", word)}
+    of_the_reader = {"other/run.toml", "run.toml", "curriculum.toml"}
+    assert [name for name in named - made - of_the_reader if not (ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_and_options_exist(page: Path) -> None:
     unknown = []
