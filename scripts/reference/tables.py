@@ -74,6 +74,8 @@ def default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value is None or isinstance(value, SecretStr):
         return "unset"
+    if isinstance(value, frozenset):
+        value = sorted(value)
     return f"`{json.dumps(value, default=str)}`"
 
 

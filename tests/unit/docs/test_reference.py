@@ -19,6 +19,11 @@ def test_a_reference_page_is_what_the_code_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
+def test_defaults_are_written_as_in_a_file(name: str) -> None:
+    assert re.findall(r"`\"\w+\(.*?\)\"`", PAGES[name].text()) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_every_row_has_a_meaning(name: str) -> None:
     assert re.findall(r"^\| `.*\|  \|$", PAGES[name].text(), re.MULTILINE) == []
 
