@@ -7,6 +7,7 @@ scale `score` is the method's own and stays as it is.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ WORDS = {
     **dict.fromkeys(("pass", "passed", "correct", "right", "true", "yes", "valid"), 1.0),
     **dict.fromkeys(("fail", "failed", "incorrect", "wrong", "false", "no", "invalid"), 0.0),
 }
+
+DECIMAL_COMMA = re.compile(r"^(-?\d+),(\d{1,2})$")
+"""A number as a spreadsheet of many countries writes it: 0,5."""
 
 SCALE_HINT = "set --scale to score (0, 0.5, 1), pass-fail, or the number of full marks, such as 7"
 
@@ -88,7 +92,7 @@ def parse_grade(value: object) -> float:
     if text in WORDS:
         return WORDS[text]
     try:
-        number = float(text)
+        number = float(DECIMAL_COMMA.sub(r"\1.\2", text))
     except ValueError:
         number = math.nan
     if not math.isfinite(number):  # an empty cell of pandas is `nan`

@@ -287,6 +287,12 @@ def test_a_grade_that_names_its_full_marks(tmp_path: Path) -> None:
     assert found.skipped == ()
 
 
+def test_a_grade_may_have_a_decimal_comma(tmp_path: Path) -> None:
+    found = read(tmp_path, *(row(grade=grade) for grade in ("0", "0,5", "1", "1,0")))
+    assert [case.graded.score for case in found.cases if case.graded] == [0, 0.5, 1, 1]
+    assert found.skipped == ()
+
+
 def test_beside_scores_a_grade_keeps_its_own_full_marks(tmp_path: Path) -> None:
     grades = ("0", "1/7", "6/7", "7/7", "1/2", "1/1", "1%", "1")
     found = read(tmp_path, *(row(grade=grade) for grade in grades))
