@@ -77,11 +77,13 @@ def test_the_error_of_a_run_comes_out_of_the_loop(tmp_path: Path) -> None:
 def test_a_run_is_created_once_and_opened_by_name(tmp_path: Path) -> None:
     run = Run.create(fields(), store=tmp_path)
     assert run.finish().labeled == 6
-    with pytest.raises(ConfigError, match="run 'r' is already in the store"):
+    with pytest.raises(ConfigError, match=r"run 'r' is already in the store\nhint: .*resume=True"):
         Run.create(fields(), store=tmp_path)
     opened = Run.open("r", store=str(tmp_path))
     assert list(opened.results()) == list(run.results())
-    with pytest.raises(ConfigError, match="no run named 'q'"):
+    with pytest.raises(
+        ConfigError, match=r"no run named 'q' in .*\nhint: check the name and `store`"
+    ):
         Run.open("q", store=tmp_path)
 
 

@@ -89,7 +89,10 @@ class Run:
         opened = as_store(store)
         spec = find_spec(opened, name)
         if spec is None:
-            raise ConfigError(f"no run named {name!r} in {opened}", "create it with Run.create")
+            raise ConfigError(
+                f"no run named {name!r} in {opened}",
+                "check the name and `store`, or create the run with Run.create",
+            )
         return cls(spec, opened, resume=True)
 
     @property

@@ -100,7 +100,7 @@ def check_run(
     if not resume:
         raise ConfigError(
             f"run {spec.name!r} is already in the store",
-            "use --resume to continue it, or choose another name",
+            "use --resume (in Python resume=True) to continue it, or choose another name",
         )
     changes = list(differences(spec, stored))
     others = [

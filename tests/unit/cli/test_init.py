@@ -62,6 +62,9 @@ def test_what_the_file_could_not_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--url and --engine local do not go together"):
         init(tmp_path / "mine", engine="local", url="host:1", model=None)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "run.toml").write_text("mine")
+    with pytest.raises(ConfigError, match=r"run.toml is a file\nhint: give the folder"):
+        init(tmp_path / "run.toml", engine="openai", url=None, model=None)
 
 
 def uncommented(line: str) -> str:

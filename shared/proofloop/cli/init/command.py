@@ -97,6 +97,8 @@ def in_toml(text: str) -> str:
 
 def write_new(folder: Path, texts: dict[str, str]) -> None:
     """Write the files, or none if one of them exists. Raises ConfigError."""
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file", "give the folder for both files")
     for name in texts:
         if (folder / name).exists():
             raise ConfigError(

@@ -216,13 +216,12 @@ class Replica:
         try:
             with self._translate_errors(name):
                 await call.write(request)
+                await call.done_writing()
                 async for message in call:
                     if message.error_message:
                         self.forget(name)  # another process may have unloaded it
                         raise TransientFailure(self._message(message.error_message))
                     yield _tensors(message.infer_response)
-                    if message.infer_response.parameters["triton_final_response"].bool_param:
-                        return
         finally:
             call.cancel()
 
