@@ -16,6 +16,7 @@ from proofloop.cli.common import (
     open_store,
     stopping_on_signal,
 )
+from proofloop.config.section import LARGEST_SEED
 from proofloop.curriculum.controller import iterate as do_stages
 
 
@@ -30,7 +31,12 @@ def iterate(
     store: StoreOption = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", help="Random seed instead of the file's; becomes part of the name."),
+        typer.Option(
+            "--seed",
+            min=0,
+            max=LARGEST_SEED,
+            help="Random seed instead of the file's; becomes part of the name.",
+        ),
     ] = None,
     local: LocalOption = False,
 ) -> None:

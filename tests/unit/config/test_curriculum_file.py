@@ -35,6 +35,7 @@ def test_a_wrong_key_is_named_with_what_is_known(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("seed = -1\n", r"^seed = -1 in .*c.toml: Input should be greater than or equal to 0"),
         (
             'harder = "nano-lng"\n',
             r"^harder = 'nano-lng' in .*c.toml: unknown domain\nhint: use one of: nano, nano-long;",

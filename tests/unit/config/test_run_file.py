@@ -193,6 +193,8 @@ BAD = [
     ("", r"^problems is missing \(in .*small.toml\)\nhint: give \[problems\] one of domain, .*; `proofloop init`"),
     ('name = "a b"\n' + SMALLEST, r"^name in .*small.toml 'a b' cannot be part of a key\nhint: use 1 to 100"),
     ("name = 5\n" + SMALLEST, r"^name = 5 in .*: Input should be a valid string\nhint: write text in quotes$"),
+    ("seed = -1\n" + SMALLEST, r"^seed = -1 in .*small.toml: Input should be greater than or equal to 0"),
+    ("seed = 4294967296\n" + SMALLEST, r"^seed = 4294967296 in .*small.toml: Input should be less than or equal to 4294967295"),
     ("seed = \n", r"small.toml is not TOML: .*\nhint: `proofloop init`"),
     (b"\xff\xfe", r"small.toml is not TOML: .*\nhint: `proofloop init`"),
     ('file = "C:\\Users\\p.json"', r"small.toml is not TOML: .*\nhint: .* in single quotes"),

@@ -15,6 +15,7 @@ import typer
 from proofloop.cli.common import open_engines, stopping_on_signal
 from proofloop.cli.demo.spec import EVAL_SIZE, QUICK_EVAL_SIZE, demo_spec
 from proofloop.cli.progress import ProgressLine
+from proofloop.config.section import LARGEST_SEED
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.pipeline.evaluation import (
     TrainingSummary,
@@ -34,7 +35,13 @@ def demo(
         Path, typer.Option("--out", help="Folder for the store, report.html and summary.json.")
     ] = Path("demo-out"),
     seed: Annotated[
-        int, typer.Option("--seed", help="Random seed for problems, sampling and training.")
+        int,
+        typer.Option(
+            "--seed",
+            min=0,
+            max=LARGEST_SEED,
+            help="Random seed for problems, sampling and training.",
+        ),
     ] = 0,
     quick: Annotated[
         bool,

@@ -29,7 +29,7 @@ from proofloop.config.curriculum_file.training_sections import (
 )
 from proofloop.config.run_file import EnginePrices, EngineSection, RoleSampling, SamplingSection
 from proofloop.config.run_file.training import Supervised
-from proofloop.config.section import Section
+from proofloop.config.section import LARGEST_SEED, Section
 from proofloop.engine import find_engine
 from proofloop.method.domains import prompts_of
 from proofloop.schema.validation import HINT
@@ -44,7 +44,9 @@ class CurriculumSpec(Section):
     """The whole curriculum."""
 
     name: str = Field(description="the curriculum's name in the store and for `proofloop runs`")
-    seed: int = Field(0, description="the random seed; `--seed` overrides it")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="the random seed; `--seed` overrides it"
+    )
     domain: str = Field(
         "nano", description="the domain that poses problems and whose checker replaces graders"
     )

@@ -13,7 +13,7 @@ from proofloop.config.run_file.prices import Budget, Prices
 from proofloop.config.run_file.problems import Problems
 from proofloop.config.run_file.sections import Flow, Models, RoleSampling, SamplingSection
 from proofloop.config.run_file.training import FineTuning, RewardSection, Training
-from proofloop.config.section import Section
+from proofloop.config.section import LARGEST_SEED, Section
 from proofloop.method.domains import prompts_of
 from proofloop.method.prompts import Reading
 from proofloop.schema.records import ALL_ROLES, MODEL_ROLES, ModelRole, Sampling
@@ -36,7 +36,9 @@ class RunSpec(Section):
     """The whole run."""
 
     name: str = Field(description="the run's name in the store and for `proofloop runs`")
-    seed: int = Field(0, description="the random seed of problems, sampling and training")
+    seed: int = Field(
+        0, ge=0, le=LARGEST_SEED, description="the random seed of problems, sampling and training"
+    )
     seed_as: str | None = Field(
         None,
         description="sample with the random numbers of the run of this name, to compare two"
