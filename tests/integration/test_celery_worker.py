@@ -31,7 +31,7 @@ from proofloop.bus.celery_worker import EventConsumer
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.bus.rabbitmq import RabbitBus
 from proofloop.bus.task_message import FAILURES
-from proofloop.errors import Reject
+from proofloop.errors import BusError, Reject
 from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed, ReviewJudged, decode, encode
@@ -247,6 +247,32 @@ def test_what_is_acknowledged_too_late_is_said_once(
     assert said.count("acknowledgement_too_late") == 1
     assert not [record for record in caplog.records if "Couldn't ack" in record.getMessage()]
     structlog.reset_defaults()
+
+
+def test_a_broker_that_takes_no_messages_is_told_once_for_all_of_them(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, attempts = place.bus.send, list[int]()
+
+    def refuse_at_first(messages: Any) -> None:
+        attempts.append(1)
+        if len(attempts) <= 12:
+            raise BusError("blocked")
+        send(messages)
+
+    place.first_outcome = Outcome("failed", "a bug")
+    place.gate.clear()
+    place.start(concurrency=4)
+    place.bus.publish(
+        ReviewJudged(run_id="r1", proof_id=f"p{number}", index=0) for number in range(4)
+    )
+    assert wait_until(lambda: len(place.seen) == 4, 30)
+    with structlog.testing.capture_logs() as logs:
+        monkeypatch.setattr("proofloop.bus.celery_bus.log", structlog.get_logger())
+        monkeypatch.setattr(place.bus, "send", refuse_at_first)
+        place.gate.set()
+        assert wait_until(lambda: len(place.dead()) == 4, 30)
+    assert [each["event"] for each in logs].count("delivery_unsettled") == 1
 
 
 def test_the_messages_of_a_lost_connection_have_no_log_entries_of_their_own(

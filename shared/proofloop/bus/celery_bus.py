@@ -17,7 +17,9 @@ broker delivers its messages again, and the next handler finds the results that 
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable
@@ -52,6 +54,9 @@ from proofloop.bus.topology import ROUTES, Topology
 from proofloop.errors import BusError, ConfigError
 
 log = structlog.get_logger()
+
+WARN_EVERY_S = 30.0
+"""How often a worker warns that the broker does not take its messages."""
 
 REASON_CHARACTERS = 2000
 """The longest reason of a dead letter."""
@@ -213,6 +218,7 @@ class CeleryBus(RabbitBus):
             unavailable="the worker starts"
         )
         self.lost_connections = 0
+        self._warn_of_unsettled_s = -math.inf
         self._served: Served | None = None
 
     def serve(
@@ -319,10 +325,17 @@ class CeleryBus(RabbitBus):
             try:
                 return self.send([copy])
             except BusError as error:
-                log.warning("delivery_unsettled", reason=str(error))
+                self._warn_of_unsettled(error)
                 if self.stopping.is_set():
                     break
         raise Redelivered("the broker delivers the message again", requeue=True)
+
+    def _warn_of_unsettled(self, error: BusError) -> None:
+        """Warn once in a while, not once per message and attempt."""
+        now_s = time.monotonic()
+        if now_s >= self._warn_of_unsettled_s:
+            self._warn_of_unsettled_s = now_s + WARN_EVERY_S
+            log.warning("delivery_unsettled", reason=str(error))
 
 
 def _delivery(message: TakenMessage) -> Delivery:
