@@ -102,6 +102,19 @@ def test_the_services_and_triton_have_the_same_key() -> None:
     assert keys == {"${PROOFLOOP_TRITON_KEY:-}"}
 
 
+@pytest.mark.parametrize("name", OURS)
+def test_the_services_and_triton_use_the_store_that_the_env_file_names(name: str) -> None:
+    found = {key: value for key, value in OURS[name]["environment"].items() if "_S3_" in key}
+    assert found == {
+        "PROOFLOOP_S3_ENDPOINT": "${PROOFLOOP_S3_ENDPOINT:-http://minio:9000}",
+        "PROOFLOOP_S3_BUCKET": "${PROOFLOOP_S3_BUCKET:-proofloop}",
+        "PROOFLOOP_S3_PREFIX": "${PROOFLOOP_S3_PREFIX:-}",
+        "PROOFLOOP_S3_REGION": "${PROOFLOOP_S3_REGION:-}",
+        "PROOFLOOP_S3_ACCESS_KEY": "${S3_ACCESS_KEY:-proofloop}",
+        "PROOFLOOP_S3_SECRET_KEY": "${S3_SECRET_KEY:-only-for-this-machine}",
+    }
+
+
 def test_no_address_contains_a_password() -> None:
     assert "PASSWORD:-" in COMPOSE and not re.search(r"://[^\s@]*\$\{[^@\s]*@", COMPOSE)
 
