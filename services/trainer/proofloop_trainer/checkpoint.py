@@ -19,7 +19,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from pydantic import Field, ValidationError
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import OutOfMemoryError, Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -41,7 +41,7 @@ def reading(folder: Path) -> Iterator[None]:
     """Raise ConfigError that names the folder if the block cannot read a model's files there."""
     try:
         yield
-    except ProofloopError:
+    except (ProofloopError, MemoryError, OutOfMemoryError):
         raise
     except Exception as error:  # a damaged file can make the loaders raise anything
         problem = " ".join(f"{type(error).__name__}: {error}".split())

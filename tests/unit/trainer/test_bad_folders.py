@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, ProofloopError
 from proofloop_trainer.export import dtype_of
 from proofloop_trainer.fine_tuning.encoding import Encoder
 from proofloop_trainer.grpo.learner import GrpoLearner
@@ -64,3 +65,15 @@ def test_a_damaged_configuration_is_named(tmp_path: Path):
     (save_tiny_model(tmp_path) / "config.json").write_text("{")
     with pytest.raises(ConfigError, match=f"the model in {tmp_path} cannot be loaded"):
         dtype_of(tmp_path)
+
+
+def test_a_lack_of_memory_does_not_blame_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    save_tiny_model(tmp_path)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(ProofloopError, match=r"opening .*allocate 2 GiB\. To reduce memory"):
+        GrpoLearner(tmp_path, ONE_UPDATE)
