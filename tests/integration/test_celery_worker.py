@@ -249,6 +249,17 @@ def test_what_is_acknowledged_too_late_is_said_once(
     structlog.reset_defaults()
 
 
+def hold_four_that_fail(place: Place) -> None:
+    """Deliver four messages whose handlers fail once `place.gate` opens."""
+    place.first_outcome = Outcome("failed", "a bug")
+    place.gate.clear()
+    place.start(concurrency=4)
+    place.bus.publish(
+        ReviewJudged(run_id="r1", proof_id=f"p{number}", index=0) for number in range(4)
+    )
+    assert wait_until(lambda: len(place.seen) == 4, 30)
+
+
 def test_a_broker_that_takes_no_messages_is_told_once_for_all_of_them(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,13 +271,7 @@ def test_a_broker_that_takes_no_messages_is_told_once_for_all_of_them(
             raise BusError("blocked")
         send(messages)
 
-    place.first_outcome = Outcome("failed", "a bug")
-    place.gate.clear()
-    place.start(concurrency=4)
-    place.bus.publish(
-        ReviewJudged(run_id="r1", proof_id=f"p{number}", index=0) for number in range(4)
-    )
-    assert wait_until(lambda: len(place.seen) == 4, 30)
+    hold_four_that_fail(place)
     with structlog.testing.capture_logs() as logs:
         monkeypatch.setattr("proofloop.bus.celery_bus.log", structlog.get_logger())
         monkeypatch.setattr(place.bus, "send", refuse_at_first)
@@ -281,13 +286,7 @@ def test_the_messages_of_a_lost_connection_have_no_log_entries_of_their_own(
     """`broker_lost` was logged. Celery would add a traceback for each message that cannot be
     settled any more.
     """
-    place.first_outcome = Outcome("failed", "a bug")
-    place.gate.clear()
-    place.start(concurrency=4)
-    place.bus.publish(
-        ReviewJudged(run_id="r1", proof_id=f"p{number}", index=0) for number in range(4)
-    )
-    assert wait_until(lambda: len(place.seen) == 4, 30)
+    hold_four_that_fail(place)
     cut_connections(place.broker)
     assert wait_until(lambda: place.bus.losses() == 1, 30)
     place.gate.set()

@@ -43,9 +43,9 @@ QUIET_S = 10.0
 """When neither a label nor a step came for this long, look through the dead letters."""
 
 LOST_S = 600.0
-"""When proofs are open, and for this long no queue has a message and no call is in flight, their
-messages were probably purged. It is longer than the load of a model and RabbitMQ's retry of a
-delayed message (180 s).
+"""If proofs are open and for this long no queue has a message and no call is in flight, their
+messages were probably purged. Loading a model and RabbitMQ's retry of a delayed message (180 s)
+take less.
 """
 
 TRAINER_S = 600.0
@@ -87,7 +87,8 @@ class ServicesPipeline:
         self.meter = Meter(
             spec, self._usage.used, lambda: self._clock.seconds if self._clock else 0.0
         )
-        self._last_news_s = self._in_work_s = time.monotonic()
+        self._last_news_s = time.monotonic()
+        self._idle_since_s: float | None = None
         self._unserved: tuple[str, ...] = ()
         self._reasons: set[str] = set()
         self._look_for_workers_s = time.monotonic() + STARTING_S
@@ -135,7 +136,7 @@ class ServicesPipeline:
 
     def publish(self, events: Sequence[Event]) -> None:
         self.patiently(lambda: self._bus.publish(events))
-        self._last_news_s = self._in_work_s = time.monotonic()
+        self._note_news()
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Repeat the action while store or broker is unavailable."""
@@ -156,7 +157,7 @@ class ServicesPipeline:
         self._take_labels()
         self.patiently(self._tracker.look_for_answers)
         if self._tracker.add_steps(self.patiently(lambda: steps_taken(self._store, self._spec))):
-            self._last_news_s = time.monotonic()
+            self._note_news()
         if self._tracker.num_open and self._quiet_s > QUIET_S:
             self._set_stuck_aside()
             self._warn_of_lost_messages()
@@ -177,7 +178,7 @@ class ServicesPipeline:
         if self._tracker.num_open or self._quiet_s <= TRAINER_S:
             return False
         if self.patiently(self._is_training) or self.patiently(self._lacks_trainer):
-            self._last_news_s = time.monotonic()
+            self._note_news()
             return False
         log.warning("trainer_takes_no_step", waited_s=TRAINER_S, run=self._spec.name)
         return True
@@ -222,12 +223,15 @@ class ServicesPipeline:
 
     # -- what happened
 
+    def _note_news(self) -> None:
+        self._last_news_s, self._idle_since_s = time.monotonic(), None
+
     def _take_labels(self) -> None:
         for proof_id in sorted(self._tracker.without_label):
             label = self.patiently(partial(find_label, self._store, self._spec.name, proof_id))
             if label is not None:
                 self._tracker.add_label(proof_id, label.outcome, solved=label.solved)
-                self._last_news_s = self._in_work_s = time.monotonic()
+                self._note_news()
 
     def _set_stuck_aside(self) -> None:
         """Give the places of proofs with a dead letter to others. A late label still counts."""
@@ -245,12 +249,16 @@ class ServicesPipeline:
             log.warning("dead_letter", queue=letter.queue, reason=reason)
 
     def _warn_of_lost_messages(self) -> None:
-        """Warn once per `LOST_S` while proofs are open and nothing works on them."""
-        depths = self.patiently(self._letters.depths)
+        """Warn once per `LOST_S` while proofs are open and nothing works on them. The time before
+        the first such look does not count: it may have been an outage.
+        """
+        depths, now_s = self.patiently(self._letters.depths), time.monotonic()
         if self._usage.in_flight or any(depth.ready or depth.later for depth in depths):
-            self._in_work_s = time.monotonic()
-        elif self._tracker.num_open and time.monotonic() - self._in_work_s > LOST_S:
-            self._in_work_s = time.monotonic()
+            self._idle_since_s = None
+        elif self._idle_since_s is None:
+            self._idle_since_s = now_s
+        elif self._tracker.num_open and now_s - self._idle_since_s > LOST_S:
+            self._idle_since_s = now_s
             log.warning(
                 "messages_lost",
                 open_proofs=self._tracker.num_open,
