@@ -467,6 +467,7 @@ def test_a_second_process_on_the_same_curriculum_is_refused(tmp_path: Path):
     assert "stage 1/3: 1-verifier" in said
 
 
+@pytest.mark.parametrize("broker", ["", "amqp://guest:guest@127.0.0.1:1/"])
 @pytest.mark.parametrize(
     ("sections", "problem"),
     [
@@ -475,8 +476,13 @@ def test_a_second_process_on_the_same_curriculum_is_refused(tmp_path: Path):
     ],
 )
 def test_a_start_that_is_not_in_the_store_can_be_corrected(
-    sections: dict[str, Any], problem: str, tmp_path: Path
+    sections: dict[str, Any],
+    problem: str,
+    broker: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    monkeypatch.setenv("PROOFLOOP_BROKER", broker)
     with pytest.raises(ConfigError, match=problem):
         run(small(**sections), tmp_path)
     assert find_curriculum(LocalStore(tmp_path), "small") is None

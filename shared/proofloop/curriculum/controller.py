@@ -36,7 +36,7 @@ from proofloop.errors import ConfigError
 from proofloop.pipeline.driver import Report
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.pipeline.services import ServicesPipeline
-from proofloop.runs.create import check_sources
+from proofloop.runs.create import check_sources, check_version
 from proofloop.runs.model_registry import (
     last_served,
     named_folder,
@@ -80,10 +80,10 @@ def iterate(
     with lease.held(store, spec.name, f"curriculum {spec.name!r}") as held:
         first = compose.example_of(spec, "verifier")
         # Before anything is frozen: a wrong name or address can still be corrected.
+        if not find_curriculum(store, spec.name):
+            _check_stored(store, spec)
         if is_here and len(manifests(store, spec)) < len(spec.stages):
             engines.check(first, stopping=stopping)
-        if spec.stages[0].kind == "cold_start" and not find_curriculum(store, spec.name):
-            check_sources(store, compose.cold_start(spec, spec.stages[0].name))
         pack = freeze(store, spec)
         if change := changed(store, spec):
             say(f"changed since the curriculum started: {change}")
@@ -184,6 +184,13 @@ def check(spec: CurriculumSpec) -> Sources:
         elif stage.kind == "cold_start":
             load_role("trainer").check(compose.cold_start(spec, stage.name))
     return sources
+
+
+def _check_stored(store: Store, spec: CurriculumSpec) -> None:
+    """Raise ConfigError if the store lacks a version or a run that the curriculum begins with."""
+    check_version(store, "start", spec.start)
+    if spec.stages[0].kind == "cold_start":
+        check_sources(store, compose.cold_start(spec, spec.stages[0].name))
 
 
 def _check_training(spec: CurriculumSpec, kind: StageKind) -> None:

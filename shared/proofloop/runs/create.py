@@ -81,24 +81,25 @@ def check_sources(store: Store, spec: RunSpec) -> None:
 
     Checked before the run is stored: these names are frozen with it.
     """
-    learned = [
-        (f"[training.{role}] reference", spec.training.of(role).reference)
-        for role in spec.training.roles
-    ]
+    for role in spec.training.roles:
+        if reference := spec.training.of(role).reference:
+            check_version(store, f"[training.{role}] reference", reference)
     if spec.fine_tuning:
-        learned.append(("[fine_tuning] start", spec.fine_tuning.start))
+        check_version(store, "[fine_tuning] start", spec.fine_tuning.start)
         for name, _ in spec.fine_tuning.sources:
             if find_spec(store, name) is None:
                 raise ConfigError(
                     f"[fine_tuning] runs: the store {store} has no run {name!r}",
                     "see `proofloop runs list`",
                 )
-    for key, version in learned:
-        if version and version.startswith("runs/") and not store.exists(f"{version}/{MANIFEST}"):
-            raise ConfigError(
-                f"{key}: the store {store} has no version {version!r}",
-                "see `proofloop models list`",
-            )
+
+
+def check_version(store: Store, setting: str, name: str) -> None:
+    """Raise ConfigError if a setting names a version of a run that the store lacks."""
+    if name.startswith("runs/") and not store.exists(f"{name}/{MANIFEST}"):
+        raise ConfigError(
+            f"{setting}: the store {store} has no version {name!r}", "see `proofloop models list`"
+        )
 
 
 def check_training(store: Store, spec: RunSpec) -> None:
