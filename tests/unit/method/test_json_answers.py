@@ -76,6 +76,7 @@ TABLE: list[tuple[str, float | None, float | None]] = [
     (f'{{"evaluation": {"[" * 40}"Fine."{"]" * 40}, "score": 1}}', None, 1),
     (json.dumps({"evaluation": "Fine.", "score": 1, "max_score": 1}), None, 1),
     (json.dumps({"evaluation": "Fine.", "score": 0.5, "scale": "0, 0.5 or 1"}), None, 0.5),
+    (json.dumps({"evaluation": "Fine.", "score": 0, "total_score": 0}), None, 0),
     (json.dumps([{"evaluation": "Fine.", "score": 1}]), None, None),
     ('{"evaluation": "Two\nlines.", "score": 1}', None, 1),
     (r'{"evaluation": "By \(a\) it holds.", "score": 1}', None, 1),
@@ -104,6 +105,7 @@ TABLE: list[tuple[str, float | None, float | None]] = [
     (json.dumps({"evaluation": "Fine."}), None, None),
     # a score on another scale
     (json.dumps({"evaluation": "Fine.", "score": 1, "max_score": 7}), None, None),
+    (json.dumps({"evaluation": "Fine.", "score": 1, "total_score": 7}), None, None),
     (json.dumps({"evaluation": "Fine.", "score": 1, "Out of": "7"}), None, None),
     (json.dumps({"evaluation": "Fine.", "score": 1, "scale": "0-10"}), None, None),
     # a score without an evaluation

@@ -33,14 +33,16 @@ MAX_DEPTH = 50
 
 TOO_DEEP = "the answer is nested too deeply"
 
-SCORE_NAMES = frozenset([SCORE, "final_score", "overall_score", "self_score", "rating", "grade"])
+SCORE_NAMES = frozenset(
+    [SCORE, "final_score", "overall_score", "total_score", "self_score", "rating", "grade"]
+)
 """Names of the score field, in lower case with underscores."""
 
 _SCALE = re.compile(
-    r"(?:max|maximum|full|possible|total)_(?:score|grade|marks|points|rating)"
-    r"|(?:score|points)_(?:max|possible)|max|maximum|out_of|scale"
+    r"(?:max|maximum|full|possible)_(?:score|grade|marks|points|rating)"
+    r"|total_(?:marks|points)|(?:score|points)_(?:max|possible)|max|maximum|out_of|scale"
 )
-"""Names of a field beside the score with the most that the score can be, or with its scale."""
+"""Names of a field beside the score that tells its maximum or its scale."""
 
 _BEGINS = re.compile(r'\{(?=\s{0,50}")')
 _SCORE_FIELD = re.compile(
@@ -224,7 +226,7 @@ def _check_same(one: JsonAnswer, other: JsonAnswer) -> None:
 
 
 def _check_scale(body: dict[str, Any]) -> None:
-    """Raises Unreadable for a score on another scale, as in `"score": 1, "max_score": 7`."""
+    """Raise Unreadable for a score on another scale, as in `"score": 1, "max_score": 7`."""
     for name, value in body.items():
         numbers = _NUMBER.findall(_show(value)) if _SCALE.fullmatch(_plain(name)) else []
         if numbers and float(numbers[-1]) != 1:
