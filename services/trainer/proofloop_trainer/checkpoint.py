@@ -37,8 +37,10 @@ SHARD_BYTES = 2 * 10**9
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[None]:
-    """Raise ConfigError that names the folder if the block cannot read a model's files there."""
+def reading_model(folder: Path) -> Iterator[None]:
+    """Raise ConfigError that names the folder if the block cannot read the model there. A lack of
+    memory stays as it is.
+    """
     try:
         yield
     except (ProofloopError, MemoryError, OutOfMemoryError):

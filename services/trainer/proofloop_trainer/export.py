@@ -19,7 +19,7 @@ from proofloop_trainer.checkpoint import (
     Manifest,
     optimizer_files,
     read_manifest,
-    reading,
+    reading_model,
     write_model_manifest,
 )
 
@@ -29,7 +29,7 @@ WEIGHTS_WITH_INDEX = "model*.safetensors*"
 
 def dtype_of(folder: Path) -> torch.dtype:
     """The type of a model's weights according to its configuration. Raises ConfigError."""
-    with reading(folder):
+    with reading_model(folder):
         config = AutoConfig.from_pretrained(folder)
     return config.dtype or config.get_text_config().dtype or torch.float32
 

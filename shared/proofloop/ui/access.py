@@ -157,6 +157,7 @@ def guarded(access: Access) -> Callable[[Request, Next], Awaitable[Response]]:
 
 
 def _refusal(request: Request, access: Access) -> Response | None:
+    # Another site may name 127.0.0.1 as its own address, and its pages would reach this server.
     if access.is_open and not is_here(_host(request)):
         return PlainTextResponse("Open the page by an address of this machine.\n", 400)
     person = access.person(request)
@@ -223,7 +224,7 @@ def is_here(host: str) -> bool:
 
 
 def _host(request: Request) -> str:
-    """The name by which the browser calls this server. Other sites may have names for 127.0.0.1."""
+    """The name by which the browser calls this server; empty if its header is invalid."""
     try:
         return urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     except ValueError:

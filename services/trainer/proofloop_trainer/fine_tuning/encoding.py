@@ -14,7 +14,7 @@ from proofloop.errors import CallRefused, ConfigError
 from proofloop.schema.records import Tokens
 from proofloop_serving.calls import encode
 from proofloop_serving.loading import context_length
-from proofloop_trainer.checkpoint import reading
+from proofloop_trainer.checkpoint import reading_model
 
 
 class RowTooLong(ConfigError):
@@ -26,7 +26,7 @@ class Encoder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with reading(folder):
+        with reading_model(folder):
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
             self._longest = context_length(AutoConfig.from_pretrained(folder))
 

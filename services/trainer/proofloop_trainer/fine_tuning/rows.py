@@ -21,7 +21,7 @@ from proofloop.runs.model_registry import version_folder
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Tokens
 from proofloop.store import Store, get_record
-from proofloop_trainer.checkpoint import reading
+from proofloop_trainer.checkpoint import reading_model
 from proofloop_trainer.fine_tuning.best_answers import BestAnswer, best_answers
 from proofloop_trainer.fine_tuning.encoding import Encoder, RowTooLong
 from proofloop_trainer.fine_tuning.supervised import answer_to_learn
@@ -121,7 +121,7 @@ class _Reading:
             return False
         if not (folder / "tokenizer_config.json").is_file():  # a model on a server
             return False
-        with reading(folder):
+        with reading_model(folder):
             other = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         return _language(other) == _language(self._encoder.tokenizer)
 

@@ -29,7 +29,7 @@ from proofloop_trainer.checkpoint import (
     load_optimizer,
     optimizer_tensors,
     read_manifest,
-    reading,
+    reading_model,
     verify_checkpoint,
     weights_digest,
     write_checkpoint,
@@ -103,7 +103,7 @@ class GrpoLearner:
         make_room()
         temperature = self.settings.temperature
         with enough_for(f"opening {folder}"):
-            with reading(folder):
+            with reading_model(folder):
                 self.tokenizer = AutoTokenizer.from_pretrained(folder)
             self.model = load_model(folder, temperature).train()
             self.replay = Replay(self.model)

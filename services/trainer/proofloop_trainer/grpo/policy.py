@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from proofloop.errors import ConfigError
-from proofloop_trainer.checkpoint import reading
+from proofloop_trainer.checkpoint import reading_model
 from proofloop_trainer.grpo.batch import Pass
 
 IGNORED = -100
@@ -45,7 +45,7 @@ def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
     fill them with random numbers.
     """
     model: PreTrainedModel
-    with reading(folder):
+    with reading_model(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
