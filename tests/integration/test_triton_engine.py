@@ -28,6 +28,7 @@ from proofloop.engine.triton.replicas import Replicas
 from proofloop.engine.triton.settings import TritonSettings
 from proofloop.errors import CallRefused, EngineError
 from proofloop.schema.records import Sampling
+from tests.integration.certificates import make_certificates
 from tests.integration.triton_server import Triton, own_triton
 from tests.scripted_triton import lay_model, scripted_model
 from tests.waiting import wait_until
@@ -341,6 +342,30 @@ def test_a_restricted_server_asks_for_the_key(monkeypatch: pytest.MonkeyPatch) -
                 with pytest.raises(EngineError) as caught:
                     engine.submit(ask()).result(30)
                 assert not caught.value.retryable and key not in str(caught.value)
+            engine.close()
+
+
+def test_a_connection_is_encrypted_and_the_server_is_checked(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    own, other = (make_certificates(folder) for folder in (tmp_path, tmp_path / "other"))
+    files = (f"--grpc-server-cert={own.certificate}", f"--grpc-server-key={own.key}")
+    with own_triton("--grpc-use-ssl=1", *files, ca=own.ca) as encrypted:
+        port = encrypted.endpoint.rpartition(":")[2]
+        for trusted, problem in ((own.ca, ""), (other.ca, "CERTIFICATE"), (None, "closed")):
+            engine = TritonEngine(
+                TritonSettings(
+                    endpoints=[f"localhost:{port}"],
+                    model_file=scripted_model(),
+                    ca_file=trusted,
+                    max_attempts=1,
+                )
+            )
+            call = engine.submit(ask())
+            if problem:
+                with pytest.raises(EngineError, match=problem):
+                    call.result(30)
+            else:
+                assert call.result(30).text == "7 7 7 7 "
             engine.close()
 
 

@@ -68,13 +68,13 @@ def found_triton() -> Iterator[Triton]:
 
 
 @contextmanager
-def own_triton(*options: str) -> Iterator[Triton]:
-    """A server of our own with more command line options; skips the test where there is none to be
-    had.
+def own_triton(*options: str, ca: Path | None = None) -> Iterator[Triton]:
+    """A server of our own with more command line options, which encrypts if there is a `ca`; skips
+    the test where there is none to be had.
     """
     installed = _installed()
     with processes.folder("proofloop-triton-") as folder:
-        yield from _run(installed, folder, options)
+        yield from _run(installed, folder, options, ca)
 
 
 def _installed() -> Path:
@@ -125,7 +125,9 @@ def _server(environment: Path) -> Path:
     return _packages(environment) / "pytriton" / "tritonserver"
 
 
-def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Triton]:
+def _run(
+    installed: Path, folder: Path, options: tuple[str, ...], ca: Path | None
+) -> Iterator[Triton]:
     grpc, metrics = free_ports(2)
     program = _server(installed)
     repository, log, shared_memory = folder / "models", folder / "server.log", f"proofloop-{grpc}-"
@@ -157,7 +159,7 @@ def _run(installed: Path, folder: Path, options: tuple[str, ...]) -> Iterator[Tr
                 start_new_session=True,
             )
         running.append(process)
-        wait_for_server("Triton", lambda: is_ready(f"127.0.0.1:{grpc}"), process, log)
+        wait_for_server("Triton", lambda: is_ready(f"127.0.0.1:{grpc}", ca), process, log)
 
     def kill() -> None:
         _end_with_stubs(running.pop(), signal.SIGKILL, shared_memory)
@@ -233,9 +235,11 @@ def _forget(shared_memory: str) -> None:
         left.unlink()
 
 
-def is_ready(endpoint: str) -> bool:
+def is_ready(endpoint: str, ca: Path | None = None) -> bool:
     """Does a server answer there?"""
-    client = InferenceServerClient(endpoint)
+    client = InferenceServerClient(
+        endpoint, ssl=ca is not None, root_certificates=str(ca) if ca else None
+    )
     try:
         return bool(client.is_server_ready(client_timeout=2.0))
     except InferenceServerException:
