@@ -24,12 +24,12 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proofloop.errors import ConfigError, CorruptObject, ProofloopError
+from proofloop.runs.model_registry import FILE_NAME, MANIFEST
 from proofloop.schema.records import ModelRole, Record
 from proofloop.schema.validation import first_problem
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.ranks import shard_like
 
-MANIFEST = "manifest.json"
 WEIGHTS = "model*.safetensors"
 OPTIMIZER = "optimizer{suffix}.safetensors"
 SHARD_BYTES = 2 * 10**9
@@ -54,11 +54,9 @@ def reading_model(folder: Path) -> Iterator[None]:
 
 
 class FileEntry(Record):
-    """One file of a checkpoint. `name` is a plain file name, so a manifest cannot point outside its
-    folder.
-    """
+    """One file of a checkpoint."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=FILE_NAME)
     size: int
     sha256: str
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from proofloop.runs.model_registry import MANIFEST
 from proofloop_trainer.checkpoint import (
-    MANIFEST,
     SHARD_BYTES,
     Manifest,
     optimizer_files,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +32,9 @@ MANIFEST = "manifest.json"
 """The version's list of files, written last. A version without it is incomplete and never
 served. The folder of the files holds a copy.
 """
+
+FILE_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+"""The names that a manifest may contain. A path would write outside the folder of the copies."""
 
 PUBLISHED = "published"
 """The prefix of the log reason for a version that the trainer published."""
@@ -188,21 +192,15 @@ def _history(first: str, log: list[ServedVersion]) -> list[str]:
 def manifest_files(store: Store, version: str) -> dict[str, str]:
     """The SHA-256 digests of a version's files by name, from its manifest; with the manifest
     itself. Raises NotFound, CorruptObject.
-
-    A name with a path would write outside the folder that the files are copied to.
     """
     data = store.get(f"{version}/{MANIFEST}")
     try:
         found = {str(entry["name"]): str(entry["sha256"]) for entry in json.loads(data)["files"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptObject(f"{version}/{MANIFEST} cannot be read: {error}") from error
-    if paths := [name for name in found if not _is_file_name(name)]:
-        raise CorruptObject(f"{version}/{MANIFEST} has {paths[0]!r}, which is not a file name")
+    if wrong := [name for name in found if not re.fullmatch(FILE_NAME, name)]:
+        raise CorruptObject(f"{version}/{MANIFEST} has {wrong[0]!r}, which is not a file name")
     return {**found, MANIFEST: hashlib.sha256(data).hexdigest()}
-
-
-def _is_file_name(name: str) -> bool:
-    return name not in ("", ".", "..") and "/" not in name and name.isprintable()
 
 
 def files_of(version: str, digest: str) -> str:

@@ -409,7 +409,7 @@ def test_a_fetched_version_is_there_whole_or_not_at_all(store: LocalStore, tmp_p
     }
 
 
-@pytest.mark.parametrize("name", ["{outside}", "../outside", "..", "a\0"])
+@pytest.mark.parametrize("name", ["{outside}", "../outside", "..", ".a", "a\0"])
 def test_a_manifest_names_no_file_outside_its_folder(
     name: str, store: LocalStore, tmp_path: Path
 ) -> None:
