@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from proofloop.config.settings import load_settings as load_places
 from proofloop.errors import ConfigError
 from proofloop.runs.model_registry import verify_version, version_folder
+from proofloop.schema import keys
 from proofloop.store import LocalStore, open_store
 from proofloop_serving.calls import ServingEngine
 from proofloop_serving.settings import TransformersSettings, load_settings
@@ -38,7 +39,7 @@ def _model_folder(version: str) -> Path:
     """
     places = load_places()
     store = open_store(places)
-    if version.startswith("runs/") and isinstance(store, LocalStore):
+    if keys.is_version(version) and isinstance(store, LocalStore):
         # a local store's files are used in place; files from S3 are verified when copied
         verify_version(store, version)
     folder = version_folder(store, places.cache, version)

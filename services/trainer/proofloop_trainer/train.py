@@ -123,7 +123,7 @@ def check_settings(spec: RunSpec) -> None:
 
 
 def _check_folder(key: str, name: str, spec: RunSpec) -> None:
-    if name.startswith("runs/"):  # a version in the store, which `create_run` looks for
+    if keys.is_version(name):  # `create_run` looks for it
         return
     try:
         require_model(named_folder(name, spec.base))

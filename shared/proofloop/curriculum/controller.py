@@ -44,6 +44,7 @@ from proofloop.runs.model_registry import (
     require_model,
 )
 from proofloop.runs.progress import RunProgress
+from proofloop.schema import keys
 from proofloop.schema.records import ModelRole
 from proofloop.store import Store, lease
 from proofloop.worker.engine_pool import Engines
@@ -176,7 +177,7 @@ def check(spec: CurriculumSpec) -> Sources:
     setting of any stage, hours before the stage would need it.
     """
     sources = open_sources(spec)
-    if not spec.start.startswith("runs/"):
+    if not keys.is_version(spec.start):
         require_model(named_folder(spec.start, spec.base))
     for stage in spec.stages:
         if stage.kind in SAMPLED:

@@ -96,7 +96,7 @@ def check_sources(store: Store, spec: RunSpec) -> None:
 
 def check_version(store: Store, setting: str, name: str) -> None:
     """Raise ConfigError if a setting names a version of a run that the store lacks."""
-    if name.startswith("runs/") and not store.exists(f"{name}/{MANIFEST}"):
+    if keys.is_version(name) and not store.exists(f"{name}/{MANIFEST}"):
         raise ConfigError(
             f"{setting}: the store {store} has no version {name!r}", "see `proofloop models list`"
         )

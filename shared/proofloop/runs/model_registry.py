@@ -240,7 +240,7 @@ def is_beside_run_file(version: str) -> bool:
     """Whether the version is a relative path, which `version_folder` resolves against the run
     file's folder.
     """
-    is_known = version.startswith("runs/") or entry_points(group="proofloop.models", name=version)
+    is_known = keys.is_version(version) or entry_points(group="proofloop.models", name=version)
     return not is_known and not Path(version).is_absolute()
 
 
@@ -270,10 +270,9 @@ def version_folder(store: Store, cache: Path, version: str, base: Path = Path())
     `cache`. The copy's name has the manifest's digest: a version of another store, or of a run that
     was deleted and posed again, is another one.
 
-    A name that does not begin with "runs/" is resolved by `named_folder`. Raises NotFound,
-    CorruptObject, StoreError.
+    `named_folder` resolves other names. Raises NotFound, CorruptObject, StoreError.
     """
-    if not version.startswith("runs/"):
+    if not keys.is_version(version):
         return named_folder(version, base)
     if isinstance(store, LocalStore):
         return store.path(files_of(version, manifest_digest(store, version)))

@@ -491,6 +491,11 @@ def parse_numbered(key: str) -> Numbered | None:
     return Numbered(match["run_id"], match["name"], int(match["number"])) if match else None
 
 
+def is_version(name: str) -> bool:
+    """Whether a model's name is a version in the store, not a folder or an installed model."""
+    return name.startswith("runs/")
+
+
 def all_weights(run_id: str) -> str:
     return f"runs/{run_id}/weights/"
 

@@ -22,6 +22,7 @@ from proofloop.engine.triton.answer import Tensor, read_tensor
 from proofloop.engine.triton.contract import model_config, triton_name
 from proofloop.engine.triton.settings import TritonSettings
 from proofloop.errors import AccessRefused, CallRefused, EngineError
+from proofloop.schema import keys
 
 log = structlog.get_logger(__name__)
 
@@ -179,7 +180,7 @@ class Replica:
         Triton first completes the calls of other processes; their next call loads the version
         again.
         """
-        if not version.startswith("runs/"):
+        if not keys.is_version(version):
             return
         prefix = triton_name(version.partition("/models/")[0] + "/models/")
         answer = await self._stub.ModelStatistics(
