@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
+from minio.credentials import StaticProvider
 
 from proofloop.errors import ConfigError, InvalidKey, NotFound, StoreError
 from proofloop.store import LocalStore
@@ -35,17 +36,16 @@ def minio(s3: S3) -> Iterator[StoreSubject]:
     """Parts of 100 kB, so that the larger objects of these tests have some."""
     with bucket_folder(s3) as (bucket, prefix):
         secure, host = s3.endpoint.startswith("https"), s3.endpoint.partition("://")[2]
-        options = {
-            "access_key": s3.access_key,
-            "secret_key": s3.secret_key,
-            "secure": secure,
-            "part_bytes": 100_000,
-        }
-        store = MinioStore(host, bucket, prefix, **options)
-        code = "from proofloop.store.minio import MinioStore"
-        yield StoreSubject(
-            store, f"{code}\nstore = MinioStore({host!r}, {bucket!r}, {prefix!r}, **{options!r})"
+        options = {"secure": secure, "part_bytes": 100_000}
+        keys = (s3.access_key, s3.secret_key)
+        store = MinioStore(host, bucket, prefix, keys=StaticProvider(*keys), **options)
+        code = (
+            "from minio.credentials import StaticProvider\n"
+            "from proofloop.store.minio import MinioStore\n"
+            f"store = MinioStore({host!r}, {bucket!r}, {prefix!r}, keys=StaticProvider(*{keys!r}),"
+            f" **{options!r})"
         )
+        yield StoreSubject(store, code)
 
 
 SUBJECTS = {"local": local, "minio": minio}
@@ -293,7 +293,7 @@ class S3Server(ThreadingHTTPServer):
     def store(self, bucket: str = "bucket") -> MinioStore:
         host = f"127.0.0.1:{self.server_port}"
         return MinioStore(
-            host, bucket, access_key="a", secret_key="s", secure=False, first_pause_s=0.01
+            host, bucket, keys=StaticProvider("a", "s"), secure=False, first_pause_s=0.01
         )
 
     def __exit__(self, *_: object) -> None:

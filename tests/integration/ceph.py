@@ -4,6 +4,7 @@ all on loopback.
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from tests.integration.processes import START_S, answers, end, free_ports, wait_
 
 FSID = "5d3b8a6e-6d0f-4c0e-9c1b-3c6e0a1b2c3d"
 ACCESS_KEY, SECRET_KEY = "testaccesskey", "test-secret-key-0123456789"
+ROLE = "test"
+"""A role that the user may assume. It has all rights to all buckets."""
 
 CEPH_CONF = """
 [global]
@@ -58,6 +61,8 @@ keyring = {folder}/keyring
 rgw_frontends = beast endpoint=127.0.0.1:{rgw} ssl_endpoint=127.0.0.1:{tls} \
     ssl_certificate={pem} tcp_nodelay=1
 rgw_thread_pool_size = 64
+rgw_s3_auth_use_sts = true
+rgw_sts_key = 0123456789abcdef
 [osd]
 keyring = {folder}/osd/keyring
 """
@@ -128,11 +133,24 @@ class Ceph:
     def add_user(self) -> None:
         keys = ("--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY, "--key-type=s3")
         user = ("user", "create", "--uid", "test", "--display-name", "test", *keys)
-        call("radosgw-admin", "-c", self.conf, "-n", "client.rgw", *user)
+        self._administer(*user)
+
+    def add_role(self) -> None:
+        principal = {"AWS": ["arn:aws:iam:::user/test"]}
+        trust = _policy(Action="sts:AssumeRole", Principal=principal)
+        rights = _policy(Action="s3:*", Resource="arn:aws:s3:::*")
+        role = ("--role-name", ROLE)
+        self._administer("role", "create", *role, "--assume-role-policy-doc", trust)
+        self._administer(
+            "role-policy", "put", *role, "--policy-name", "all", "--policy-doc", rights
+        )
 
     @property
     def _log(self) -> Path:
         return self.folder / "output.log"
+
+    def _administer(self, *words: str) -> None:
+        call("radosgw-admin", "-c", self.conf, "-n", "client.rgw", *words)
 
     def _add_key(self, name: str, *options: str, **caps: str) -> None:
         flags = [word for who, what in caps.items() for word in ("--cap", who, what)]
@@ -144,6 +162,10 @@ class Ceph:
             process = subprocess.Popen(words, stdout=file, stderr=file, start_new_session=True)
         self.processes.append(process)
         return process
+
+
+def _policy(**rule: object) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", **rule}]})
 
 
 def call(*command: object, text: str | None = None) -> str:
@@ -166,6 +188,7 @@ def running_ceph(folder: Path) -> Iterator[Ceph]:
         ceph.start_storage()
         ceph.start_gateway()
         ceph.add_user()
+        ceph.add_role()
         yield ceph
     finally:
         for process in reversed(ceph.processes):

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     """The region that requests are signed for."""
 
     s3_access_key: SecretStr | None = None
-    """The access key of the S3 server."""
+    """The access key of the S3 server. Without keys, the IAM role that AWS gives this process."""
 
     s3_secret_key: SecretStr | None = None
     """The secret key of the S3 server."""

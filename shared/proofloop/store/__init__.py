@@ -37,13 +37,9 @@ def open_store(settings: Settings, folder: Path | None = None) -> Store:
         return _open_plugin(settings.store_url.get_secret_value())
     if folder is not None or settings.s3_endpoint is None:
         return LocalStore(folder or settings.store)
-    if settings.s3_access_key is None or settings.s3_secret_key is None:
-        raise ConfigError(
-            "PROOFLOOP_S3_ENDPOINT is set, but its keys are not",
-            "set PROOFLOOP_S3_ACCESS_KEY and PROOFLOOP_S3_SECRET_KEY",
-        )
     try:
         from proofloop.store.minio import MinioStore
+        from proofloop.store.s3_keys import s3_keys
     except ImportError as error:
         raise ConfigError("the S3 client is not installed", install_hint("[cluster]")) from error
     scheme, _, host = settings.s3_endpoint.rstrip("/").partition("://")
@@ -51,8 +47,7 @@ def open_store(settings: Settings, folder: Path | None = None) -> Store:
         host,
         settings.s3_bucket,
         settings.s3_prefix,
-        access_key=settings.s3_access_key.get_secret_value(),
-        secret_key=settings.s3_secret_key.get_secret_value(),
+        keys=s3_keys(settings, host),
         secure=scheme == "https",
         region=settings.s3_region,
     )

@@ -23,6 +23,7 @@ from xml.etree.ElementTree import ParseError
 import certifi
 import urllib3
 from minio import Minio
+from minio.credentials.providers import Provider
 from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, S3Error, ServerError
 from minio.helpers import check_bucket_name
@@ -109,8 +110,7 @@ class MinioStore:
         bucket: str,
         prefix: str = "",
         *,
-        access_key: str,
-        secret_key: str,
+        keys: Provider,
         secure: bool = True,
         region: str = "us-east-1",
         part_bytes: int = PART_BYTES,
@@ -145,8 +145,7 @@ class MinioStore:
         try:
             self._client = Minio(
                 endpoint,
-                access_key=access_key,
-                secret_key=secret_key,
+                credentials=keys,
                 secure=secure,
                 region=region,
                 http_client=pool,
@@ -351,7 +350,7 @@ class MinioStore:
             hints = {
                 "InvalidBucketName": f"correct PROOFLOOP_S3_BUCKET: {BUCKET_RULE}",
                 "NoSuchBucket": "create the bucket, or correct PROOFLOOP_S3_BUCKET",
-                "AccessDenied": "give this user the rights to get, put, list and delete objects",
+                "AccessDenied": "give the user or role rights to get, put, list and delete objects",
                 "RequestTimeTooSkewed": "correct this machine's clock, or the server's",
                 "QuotaExceeded": "raise the quota of this user or bucket",
             }

@@ -15,6 +15,7 @@ from proofloop.bus.tls import tls_of
 from proofloop.config.settings import Settings, load_settings
 from proofloop.errors import ConfigError
 from proofloop.store import LocalStore, open_store
+from proofloop.store.s3_keys import ROLE_VARIABLES
 from tests.integration.certificates import Certificates, make_certificates
 
 TLS = SecretStr("amqps://user:word@host/")
@@ -58,9 +59,20 @@ def test_an_endpoint_is_an_address_and_nothing_else(
         load_settings()
 
 
-def test_an_endpoint_without_keys_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="its keys are not"):
+def test_without_keys_outside_aws_the_error_names_both_ways_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ROLE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match=r"its keys are not\nhint: set .*ACCESS_KEY.* IAM role"):
         open_store(Settings(s3_endpoint="http://host:1"))
+
+
+@pytest.mark.parametrize("given", ["s3_access_key", "s3_secret_key"])
+def test_one_key_without_the_other_is_an_error(given: str) -> None:
+    settings = Settings.model_validate({"s3_endpoint": "https://s3.amazonaws.com", given: "word"})
+    with pytest.raises(ConfigError, match=f"PROOFLOOP_{given.upper()} is set, but .* is not"):
+        open_store(settings)
 
 
 def test_a_named_folder_is_the_store_whatever_the_environment_says(tmp_path: Path) -> None:
