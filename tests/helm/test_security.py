@@ -47,6 +47,16 @@ def test_no_pod_can_talk_to_kubernetes(set_up: str) -> None:
         assert account["automountServiceAccountToken"] is False, name
 
 
+def test_every_pod_that_uses_the_store_can_have_an_iam_role_instead_of_keys() -> None:
+    values, role = values_of("production"), {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/p"}
+    objects = render(values | {"serviceAccount": {"annotations": role}})
+    for name, pod in pods(objects):
+        [container] = pod["spec"]["containers"]
+        account = objects[f"ServiceAccount/{pod['spec']['serviceAccountName']}"]
+        expected = {} if container["name"] == "flower" else role
+        assert account["metadata"].get("annotations", {}) == expected, name
+
+
 @pytest.mark.parametrize("set_up", SET_UPS)
 def test_a_secret_reaches_a_pod_as_files_but_for_tritons_key_and_flowers_password(
     set_up: str,

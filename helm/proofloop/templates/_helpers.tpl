@@ -94,6 +94,13 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* The annotations of a service account whose pods use the store. */}}
+{{- define "proofloop.accountAnnotations" -}}
+{{- with .Values.serviceAccount.annotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{- define "proofloop.pullSecrets" -}}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
