@@ -157,6 +157,8 @@ def test_on_a_machine_without_a_role_the_error_comes_soon_and_names_both_ways_ou
         port = silent.server_port if is_silent else free_ports(1)[0]
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://127.0.0.1:{port}")
         began = time.monotonic()
-        with pytest.raises(ConfigError, match=r"gives no keys: .*\nhint: set .* or give .* role"):
+        with pytest.raises(
+            ConfigError, match=r"gives no keys for a role: .*\nhint: set .* or give .* role"
+        ):
             opened("https://s3.eu-west-1.amazonaws.com")
         assert time.monotonic() - began < 2
