@@ -209,14 +209,14 @@ def test_a_refresh_follows_fewer_steps_than_planned_and_the_stage_tells_of_them(
     enhanced = {"steps": 4, "groups": 2, "samples": 4, "meta_groups": 1, "refresh": 2, "ahead": 2.0}
     stale = {**enhanced, "refresh_steps": 1, "settings": {"max_staleness": 0}}
     no_steps = dict.fromkeys(("verifier", "meta_verifier", "generator"), NO_STEPS)
-    spec = small(**no_steps, enhanced=stale)
+    data = {"problems": 8, "proofs": 6, "analyses": 4, "validation": 4}
+    spec = small(**no_steps, enhanced=stale, data=data)
     with pytest.raises(Killed):
         run(spec, tmp_path, kill_at="1-enhanced-refresh-1: step 1/1")
-    said: list[str] = []
-    store = run(spec, tmp_path, say=said.append)
-    drawn = find_spec(store, "small-1-enhanced-refresh-1-draw-0").models.verifier
+    with pytest.raises(Killed, match=r"[23] of 4 steps were taken"):
+        run(spec, tmp_path, kill_at="warning: 1-enhanced")
+    drawn = find_spec(LocalStore(tmp_path), "small-1-enhanced-refresh-1-draw-0").models.verifier
     assert drawn == keys.model("small-1-enhanced", "verifier", 1)
-    assert any(re.match("warning: 1-enhanced: [23] of 4 steps were taken", line) for line in said)
 
 
 def test_the_engines_memory_may_change_in_the_midst_of_a_stage(tmp_path: Path):
