@@ -25,21 +25,17 @@ def encode(
     """
     try:
         if isinstance(prompt, str):
-            return list(tokenizer.encode(prompt, verbose=False))
+            return list(tokenizer.encode(prompt))
         turns = [
             {"role": message.role, "content": _without_marks(message.content, tokenizer)}
             for message in prompt
         ]
         filled = tokenizer.apply_chat_template(
-            turns,
-            add_generation_prompt=True,
-            return_dict=False,
-            tokenizer_kwargs={"verbose": False},
-            **template_values,
+            turns, add_generation_prompt=True, return_dict=False, **template_values
         )
         # TensorRT-LLM's tokenizer of DeepSeek-V3.2 returns text that contains all special tokens
         return list(
-            tokenizer.encode(filled, add_special_tokens=False, verbose=False)
+            tokenizer.encode(filled, add_special_tokens=False)
             if isinstance(filled, str)
             else filled
         )
