@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints, ValidationError
 
-from proofloop.config.row_files import HALF, is_unicode, lower_names, read_rows
+from proofloop.config.row_files import lower_names, read_rows
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.method.domains.base import is_in_split
@@ -41,20 +41,10 @@ Grade = Annotated[Score, BeforeValidator(_number)]
 OptionalGrade = Annotated[Score | None, BeforeValidator(_number)]
 
 
-def _unicode(value: object) -> object:
-    if isinstance(value, str) and not is_unicode(value):
-        raise ValueError(f"has {HALF}")
-    return value
-
-
-Name = Annotated[str, BeforeValidator(_unicode)]
-RowId = Annotated[str | int | None, BeforeValidator(_unicode)]
-
-
 class _Row(Record):
     question: Question = Field(validation_alias=AliasChoices("question", "problem"))
     solution: str = Field(min_length=1, validation_alias=AliasChoices("solution", "proof"))
-    by: Name = EXPERT
+    by: str = EXPERT
 
 
 class GradedProof(_Row):
@@ -74,7 +64,7 @@ class GivenProof(_Row):
     """A proof to verify; its score may be unknown."""
 
     score: OptionalGrade = None
-    id: RowId = None
+    id: str | int | None = None
 
     def case(self, origin: str) -> GivenCase:
         given = Given(score=self.score, by=self.by, origin=_with_id(origin, self.id))
@@ -86,7 +76,7 @@ class GivenAnalysis(_Row):
 
     analysis: str = Field(min_length=1)
     quality: OptionalGrade = None
-    id: RowId = None
+    id: str | int | None = None
 
     def case(self, origin: str) -> GivenCase:
         by, place = self.by, _with_id(origin, self.id)

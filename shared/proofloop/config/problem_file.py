@@ -13,15 +13,7 @@ from typing import Any
 
 from proofloop.config.given_files import given_cases
 from proofloop.config.latex_in_json import command_at, find_undoubled, name_of
-from proofloop.config.row_files import (
-    DOUBLE_IT,
-    HALF,
-    WRITE_BOTH,
-    holds_json,
-    is_unicode,
-    lower_names,
-    read_rows,
-)
+from proofloop.config.row_files import DOUBLE_IT, holds_json, lower_names, read_rows
 from proofloop.config.run_file import RunSpec
 from proofloop.config.run_file.problems import Problems
 from proofloop.errors import ConfigError
@@ -180,15 +172,12 @@ def _problem(row: Any, place: str, is_json: bool) -> Problem:
             "shorten it",
         )
     _check_characters(question, place, is_json)
-    problem = Problem(
+    return Problem(
         id=_problem_id(row, question),
         question=question.strip(),
         answer=_optional_text(row.get("answer")),
         source=_optional_text(row.get("source") or row.get("contest")),
     )
-    if not is_unicode(f"{problem.question}{problem.answer}{problem.source}"):
-        raise ConfigError(f"{place} has {HALF}", WRITE_BOTH)
-    return problem
 
 
 def _check_characters(question: str, place: str, is_json: bool) -> None:

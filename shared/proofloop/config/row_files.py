@@ -27,9 +27,8 @@ LONGEST_FIELD = 16 * 1024 * 1024
 DOUBLE_IT = r'double the backslash: JSON needs "\\{0}" for \{0}'
 """The hint for a LaTeX command with one backslash."""
 
-HALF = "half of a surrogate pair in a text"
-WRITE_BOTH = "write the character itself, or both halves"
-"""The problem of a text that is not Unicode, and the hint."""
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""A JSON escape of half of a surrogate pair. UTF-8 itself has none."""
 
 
 def read_rows(file: Path) -> list[Any]:
@@ -64,15 +63,6 @@ def lower_names(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def is_unicode(text: str) -> bool:
-    """Whether UTF-8 can encode the text. JSON strings may have half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _text_of(file: Path) -> str:
     try:
         return file.read_text("utf-8-sig")
@@ -100,6 +90,27 @@ def holds_json(file: Path) -> bool:
 
 
 def _read_json(text: str, file: Path) -> Iterator[Any]:
+    """The rows. One with half of a surrogate pair is an error: no text with it can be stored."""
+    has_escapes = SURROGATE.search(text)
+    for number, row in enumerate(_json_rows(text, file), 1):
+        if has_escapes and not isinstance(row, ConfigError) and not _is_unicode(row):
+            yield ConfigError(
+                f"row {number} of {file} has half of a surrogate pair",
+                "write the character itself, or both halves",
+            )
+        else:
+            yield row
+
+
+def _is_unicode(row: object) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _json_rows(text: str, file: Path) -> Iterator[Any]:
     """The rows of a JSON list, or of JSON lines."""
     if text.lstrip().startswith("["):
         yield from _json_list(text, file)

@@ -98,6 +98,7 @@ BAD = [
     (GOOD + '{"question": "  "}\n', r"^row 2 of .* has no text"),
     (GOOD + '{"question": 5}\n', r"^row 2 of .* has no text"),
     (GOOD + '{"question": "\\ud800"}\n', r"^row 2 of .* has half of a surrogate pair"),
+    ('[{"question": "Q", "category": "\\uDBFF"}]', r"^row 1 of .* has half of a surrogate pair"),
     (GOOD + '{"problem": "b"}\n' + GOOD, r"^row 3 of .* has the same question as row 1\nhint: remove one"),
     (GOOD + '{"question": " a\\n"}\n', r"^row 2 of .* has the same question as row 1\n"),
     ('{"question": "a", "id": "x-1"}\n{"question": "b", "id": "x-1"}\n', r"^row 2 of .* has the same id as row 1: 'x-1'\n"),

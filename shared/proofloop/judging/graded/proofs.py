@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proofloop.config.row_files import HALF, WRITE_BOTH, each_row, is_unicode
+from proofloop.config.row_files import each_row
 from proofloop.errors import ConfigError
 from proofloop.judging.graded.columns import find_columns, flatten
 from proofloop.judging.graded.grades import (
@@ -94,8 +94,6 @@ def _row(
         for what in ("problem", "proof"):
             if not _text(found[what]):
                 raise ConfigError(f"no {what}", "")
-        if not all(is_unicode(_text(each)) for each in found.values()):
-            raise ConfigError(HALF, WRITE_BOTH)
         if at["proof"].rpartition(".")[2] == "steps" and at["grade"] == "label":
             # ProcessBench: the number of the first wrong step, -1 if all are right
             return _Row(place, found, float(parse_grade(found["grade"]) == -1), 1.0)
