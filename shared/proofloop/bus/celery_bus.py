@@ -17,7 +17,6 @@ broker delivers its messages again, and the next handler finds the results that 
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 import uuid
@@ -56,7 +55,7 @@ from proofloop.errors import BusError, ConfigError
 log = structlog.get_logger()
 
 WARN_EVERY_S = 30.0
-"""How often a worker warns that the broker does not take its messages."""
+"""The least time between two warnings that the broker does not take a worker's messages."""
 
 REASON_CHARACTERS = 2000
 """The longest reason of a dead letter."""
@@ -218,7 +217,7 @@ class CeleryBus(RabbitBus):
             unavailable="the worker starts"
         )
         self.lost_connections = 0
-        self._warn_of_unsettled_s = -math.inf
+        self._next_warning_s = 0.0
         self._served: Served | None = None
 
     def serve(
@@ -331,10 +330,10 @@ class CeleryBus(RabbitBus):
         raise Redelivered("the broker delivers the message again", requeue=True)
 
     def _warn_of_unsettled(self, error: BusError) -> None:
-        """Warn once in a while, not once per message and attempt."""
+        """Warn at most twice a minute, not once per message and attempt."""
         now_s = time.monotonic()
-        if now_s >= self._warn_of_unsettled_s:
-            self._warn_of_unsettled_s = now_s + WARN_EVERY_S
+        if now_s >= self._next_warning_s:
+            self._next_warning_s = now_s + WARN_EVERY_S
             log.warning("delivery_unsettled", reason=str(error))
 
 

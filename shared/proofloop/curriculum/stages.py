@@ -181,10 +181,10 @@ def gated(work: Work, stage: Stage, role: ModelRole, served: Served, version: st
     """The stage's manifest: the version serves if the gate lets it. That of an ablation never
     serves. Warns of steps that were not taken.
     """
-    found, section = keys.parse_numbered(version), getattr(work.spec, stage.kind)
-    if found and found.number < section.steps:
+    taken, planned = keys.parse_numbered(version), getattr(work.spec, stage.kind).steps
+    if taken and taken.number < planned:
         work.say(
-            f"warning: {stage.name}: {found.number} of {section.steps} steps were taken; the other"
+            f"warning: {stage.name}: {taken.number} of {planned} steps were taken; the other"
             " batches had no answer to learn from (see the log: `nothing_to_learn`)"
         )
     report = gate.compare(work, role, version, held_out(work, served["generator"]), served)
