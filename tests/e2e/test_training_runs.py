@@ -143,9 +143,13 @@ def test_a_supervised_training_is_a_run_that_ends_with_its_model(tmp_path: Path)
 
 
 def test_a_supervised_training_that_fails_tells_why_and_can_be_resumed(tmp_path: Path) -> None:
-    store, spec = LocalStore(tmp_path), sft(runs=["none"], steps=1)
+    no_model = tmp_path / "no-model"
+    no_model.mkdir()
+    (no_model / "config.json").write_text("{}")
+    store = LocalStore(tmp_path / "store")
+    spec = sft(start=str(no_model), domain="nano", steps=1)
     for _ in range(2):
-        with pytest.raises(HintedError, match=r"the supervised training failed: .*none") as raised:
+        with pytest.raises(HintedError, match=r"the supervised training failed: .*model") as raised:
             drive(store, spec)
         assert "dead list --run r1" in str(raised.value)
         assert not is_complete(store, spec)
