@@ -17,7 +17,6 @@ proofs of a solved problem: those that are not written yet are skipped or cancel
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from proofloop.config.run_file import RunSpec
 from proofloop.method.critique_window import first_critiques
@@ -58,7 +57,7 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
             yield event.model_copy(update={"attempt": event.attempt + 1})
             return
         proof = tools.keep(key, attempt)
-    about: dict[str, Any] = {"run_id": event.run_id, "proof_id": event.proof_id}
+    about = {"run_id": event.run_id, "proof_id": event.proof_id}
     if proof.verdict.outcome != "valid" or tools.runs.spec(event.run_id).labeling.by == "checker":
         yield ReviewJudged(**about, index=SELF_CRITIQUE)
         return

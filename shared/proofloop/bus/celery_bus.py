@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
-from amqp.exceptions import AMQPError
 from celery import Celery, Task
 from celery.app import trace
 from celery.app.control import Control
@@ -34,7 +33,6 @@ from celery.exceptions import Reject, Retry
 from celery.platforms import SecurityWarning
 from kombu import pidbox
 from kombu.entity import Queue
-from kombu.exceptions import KombuError
 from kombu.message import Message as TakenMessage
 
 from proofloop.bus.base import DELIVERY_LIMIT, BusState, Delivery, Outcome
@@ -55,9 +53,6 @@ from proofloop.bus.topology import ROUTES, Topology
 from proofloop.errors import BusError, ConfigError
 
 log = structlog.get_logger()
-
-LIST_CALLS = "list_calls"
-"""The remote-control command that `ask_for_calls` sends to all workers."""
 
 WARN_EVERY_S = 30.0
 """The least time between two warnings that the broker does not take a worker's messages."""
@@ -221,7 +216,7 @@ class CeleryBus(RabbitBus):
         self.consumer_state: Callable[[], BusState] = lambda: BusState(
             unavailable="the worker starts"
         )
-        self.lost_connections = self.times_asked = 0
+        self.lost_connections = 0
         self._next_warning_s = 0.0
         self._served: Served | None = None
 
@@ -260,15 +255,6 @@ class CeleryBus(RabbitBus):
 
     def losses(self) -> int:
         return self.lost_connections
-
-    def ask_for_calls(self) -> None:
-        """Ask all workers to list their running calls in their leases: each counts `times_asked`.
-        Raises BusError.
-        """
-        try:
-            self.app.control.broadcast(LIST_CALLS)
-        except (AMQPError, KombuError, OSError) as error:
-            raise BusError(f"{LIST_CALLS}: {error}") from error
 
     def handle(self, message: TakenMessage) -> None:
         """Handle and settle one delivery. Then raise Retry, Refused or Failed, except after an

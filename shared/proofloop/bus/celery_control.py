@@ -11,8 +11,6 @@ from typing import Any
 
 from celery.worker.control import Panel, nok, ok
 
-from proofloop.bus.celery_bus import LIST_CALLS
-
 REFUSED = {
     "pool_grow": "roles scale by processes: start another process, or use KEDA or the HPA",
     "pool_shrink": "roles scale by processes: stop a process, or use KEDA or the HPA",
@@ -31,7 +29,6 @@ def install() -> None:
     """Replace these commands in the worker of this process."""
     Panel.data.update({name: _refuse(why) for name, why in REFUSED.items()})
     Panel.data["add_consumer"] = _add_consumer
-    Panel.data[LIST_CALLS] = _list_calls
 
 
 def _refuse(why: str) -> Callable[..., dict[str, str]]:
@@ -40,11 +37,6 @@ def _refuse(why: str) -> Callable[..., dict[str, str]]:
         return reply
 
     return command
-
-
-def _list_calls(state: Any, **_: object) -> None:
-    """Another process looks for the leases of running calls."""
-    state.consumer.bus.times_asked += 1
 
 
 def _add_consumer(state: Any, queue: str, **_: object) -> dict[str, str]:

@@ -26,7 +26,7 @@ from proofloop.runs.labels import find_label
 from proofloop.runs.planned import is_training, roles_of, steps_taken
 from proofloop.runs.progress import ProgressTracker, RunProgress
 from proofloop.schema import keys
-from proofloop.schema.events import Event, read_event_of, repeated
+from proofloop.schema.events import Event, read_event_of
 from proofloop.store import Store, put_record
 from proofloop.worker.calls.usage import WRITE_S, ServicesUsage
 
@@ -55,11 +55,6 @@ need more problems.
 
 STARTING_S, WORKERS_S = 3.0, 10.0
 """When the broker is first asked which roles have workers, and how often afterwards."""
-
-REPEATS_S = 300.0
-"""For this long a resumed run marks its messages as repeated: they come first, at most as many as
-proofs may wait, and each looks for leases.
-"""
 
 CALLS_END_S = 20.0
 """How long the run waits for running calls once its budget is used up."""
@@ -92,7 +87,6 @@ class ServicesPipeline:
         self.meter = Meter(
             spec, self._usage.used, lambda: self._clock.seconds if self._clock else 0.0
         )
-        self._first_publish_s = float("inf")
         self._last_news_s = time.monotonic()
         self._idle_since_s: float | None = None
         self._unserved: tuple[str, ...] = ()
@@ -133,7 +127,6 @@ class ServicesPipeline:
             )
         )
         self.patiently(lambda: forget_posed_again(self._store, run))
-        self._clock.keep()  # a later process knows by it that the run was begun
 
     def _remove_mark(self) -> None:
         marks = keys.budget_marks(self._spec.name)
@@ -142,19 +135,8 @@ class ServicesPipeline:
             self._stopping.wait(2 * MARK_S + POLL_S)
 
     def publish(self, events: Sequence[Event]) -> None:
-        """Publish the events. A resumed run begins with those that an earlier process may have
-        published.
-        """
-        if self._clock and self._clock.is_resumed and self._may_repeat():
-            events = repeated(events)
         self.patiently(lambda: self._bus.publish(events))
         self._note_news()
-
-    def _may_repeat(self) -> bool:
-        """Whether this process began to publish less than `REPEATS_S` ago."""
-        now_s = time.monotonic()
-        self._first_publish_s = min(self._first_publish_s, now_s)
-        return now_s < self._first_publish_s + REPEATS_S
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Repeat the action while store or broker is unavailable."""

@@ -222,23 +222,20 @@ class TimeTaken(Record):
 
 
 class RunClock:
-    """The working time of a run, of this process and earlier ones. The first `keep` writes it, then
-    one every minute. `is_resumed`: an earlier process has worked on the run.
-    """
+    """The working time of a run, of this process and earlier ones; written every minute."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._own = Renewed(store, keys.times(run_id), "time", kept=1)
-        self._began, self._due_s = time.monotonic(), 0.0
-        before = [each.seconds for _, each in newest(store, keys.times(run_id), TimeTaken)]
-        self._before, self.is_resumed = sum(before), bool(before)
+        self._began, self._due_s = time.monotonic(), MINUTE_S
+        self._before = sum(each.seconds for _, each in newest(store, keys.times(run_id), TimeTaken))
 
     @property
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._began
 
     def keep(self, *, now: bool = False) -> None:
-        """Write the time if a minute has passed, at first, or with `now`. After an error of the
-        store it is written the next time.
+        """Write the time if a minute has passed, or at once. After an error of the store it is
+        written the next time.
         """
         seconds = time.monotonic() - self._began
         if not now and seconds < self._due_s:

@@ -7,7 +7,6 @@ event changes, it becomes a new event with a new name.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 
 from pydantic import Field, ValidationError
 from pydantic_core import to_json
@@ -32,12 +31,10 @@ MAX_BODY_BYTES = 64 * 1024
 class Event(Record):
     """The base of all events.
 
-    `id` is the same each time the same event is made, which identifies duplicates. `is_repeated`:
-    an earlier message with this id may still be in work in another process.
+    `id` is the same each time the same event is made, which identifies duplicates.
     """
 
     run_id: Id
-    is_repeated: bool = False
 
     @property
     def name(self) -> str:
@@ -169,11 +166,6 @@ EVENTS: dict[str, type[Event]] = {
         ModelPublished,
     )
 }
-
-
-def repeated(events: Iterable[Event]) -> tuple[Event, ...]:
-    """The events as repeated ones."""
-    return tuple(event.model_copy(update={"is_repeated": True}) for event in events)
 
 
 def encode(event: Event) -> bytes:

@@ -23,7 +23,7 @@ from proofloop.errors import (
     StoreError,
 )
 from proofloop.schema import keys
-from proofloop.schema.events import Event, decode, repeated
+from proofloop.schema.events import Event, decode
 from proofloop.worker.calls.model_call import MODEL_IN_LOG
 from proofloop.worker.calls.running_calls import LookAgain
 from proofloop.worker.roles import Role
@@ -112,7 +112,6 @@ class Worker:
                         redelivered=delivery.redelivered,
                         attempt=delivery.attempt,
                         stopping=tools.shutdown.stopping,
-                        is_repeated=event.is_repeated,
                     ),
                 ):
                     return event.name, self._handle(event)
@@ -154,10 +153,9 @@ class Worker:
     def _events(self, event: Event) -> tuple[Event, ...]:
         handler = self.role.handlers[event.routing_key]
         try:
-            events = tuple(handler(event, self._tools))
+            return tuple(handler(event, self._tools))
         except LookAgain:
-            events = tuple(handler(event, self._tools))
-        return repeated(events) if self._tools.calls.repeats() else events
+            return tuple(handler(event, self._tools))
 
     def _later(self, because: str, error: ProofloopError, after_s: float) -> Outcome:
         self._tools.metrics.retries.labels(self.role.name, because).inc()

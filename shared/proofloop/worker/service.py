@@ -69,13 +69,7 @@ class RoleService:
         self.store = open_store(settings, store)
         engines = Engines(self.store, settings.cache)
         self._closing.callback(engines.close)
-        calls = self._closing.enter_context(
-            leased_calls(
-                self.store,
-                lambda: self.bus.losses() + self.bus.times_asked,
-                ask=self.bus.ask_for_calls,
-            )
-        )
+        calls = self._closing.enter_context(leased_calls(self.store, self.bus.losses))
         self.tools = Tools(
             self.store,
             engines.of,

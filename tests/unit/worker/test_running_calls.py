@@ -22,14 +22,7 @@ from proofloop.engine.base import Call, Engine, Generation, GenerationRequest
 from proofloop.errors import EngineError, StoreError
 from proofloop.method.prompts import Prompt
 from proofloop.schema import keys
-from proofloop.schema.events import (
-    Event,
-    ProblemPosed,
-    ProofReviewed,
-    ProofWritten,
-    encode,
-    repeated,
-)
+from proofloop.schema.events import Event, ProblemPosed, ProofReviewed, ProofWritten, encode
 from proofloop.schema.ids import critique_name
 from proofloop.schema.records import Critique
 from proofloop.store import LocalStore, find_record, get_record, put_record
@@ -60,7 +53,6 @@ pytestmark = pytest.mark.usefixtures("quiet_log")
 
 WRITTEN = ProofWritten(run_id=RUN, proof_id=PROOF, index=0, verifier_version="v-1")
 REVIEWED = ProofReviewed(run_id=RUN, proof_id=PROOF, index=0)
-[AGAIN] = repeated([REVIEWED])
 CALL = f"{RUN}/verifier/{PROOF}/critique-0"
 STORED = keys.proof(RUN, PROOF)
 """A key that the store has."""
@@ -77,7 +69,6 @@ QUICK = LeaseTimes(
     watch_s=0.02,
     look_s=0.3,
     look_every_s=0.02,
-    ask_every_s=0.05,
     away_s=0.05,
     forget_s=0.5,
 )
@@ -163,8 +154,6 @@ class Process:
     losses: Losses
     pool: ThreadPoolExecutor
     published: list[Event]
-    others: list[Losses]
-    """Those of the processes that this one asks to list their calls."""
 
     def deliver(
         self, event: Event, *, redelivered: bool = False, attempt: int = 1
@@ -191,29 +180,22 @@ def process(root: Path, engine: Engine, times: LeaseTimes | None = QUICK) -> Ite
     """
     if not list(LocalStore(root).list("specs/")):
         put_record(workplace(root, engine, runspec()).store, keys.proof(RUN, PROOF), proof())
-    store, losses, others = WatchedStore(root), Losses(), list[Losses]()
-
-    def ask() -> None:
-        for other in others:
-            other.count += 1
-
-    with calls_of(store, losses, times, ask) as calls, ThreadPoolExecutor(16) as pool:
+    store, losses = WatchedStore(root), Losses()
+    with calls_of(store, losses, times) as calls, ThreadPoolExecutor(16) as pool:
         tools = Tools(store, lambda *_: engine, calls=calls)
         try:
-            yield Process(tools, store, losses, pool, [], others)
+            yield Process(tools, store, losses, pool, [])
         finally:
             tools.shutdown.stop("the test is over")
             store.away.clear()
 
 
 @contextmanager
-def calls_of(
-    store: LocalStore, losses: Losses, times: LeaseTimes | None, ask: Callable[[], None]
-) -> Iterator[RunningCalls]:
+def calls_of(store: LocalStore, losses: Losses, times: LeaseTimes | None) -> Iterator[RunningCalls]:
     if times is None:
         yield RunningCalls()
     else:
-        with leased_calls(store, losses, times, ask) as calls:
+        with leased_calls(store, losses, times) as calls:
             yield calls
 
 
@@ -250,7 +232,7 @@ def test_a_message_that_comes_again_joins_the_running_call(
         assert joined(one, 2)
         call.answer(evaluation("0.5"))
         assert (first.result(60), second.result(60)) == (ACK, ACK)
-        assert sorted(one.published, key=lambda event: event.is_repeated) == [REVIEWED, AGAIN]
+        assert one.published == [REVIEWED, REVIEWED]
         assert len(engine.calls) == 1
         assert get_record(one.store, keys.critique(RUN, PROOF, 0), Critique).verdict == valid(0.5)
         assert counted(one, "proofloop_engine_seconds_count") == 1
@@ -432,35 +414,6 @@ def test_a_lost_connection_puts_every_call_into_the_lease_at_once(tmp_path: Path
         )
 
 
-def test_a_repeated_event_asks_for_the_lease_and_waits_for_it_and_its_own_events_are_repeated(
-    tmp_path: Path,
-) -> None:
-    engine = HeldEngine()
-    [written] = repeated([WRITTEN])
-    with process(tmp_path, engine, PATIENT) as one, process(tmp_path, engine, PATIENT) as two:
-        two.others.append(one.losses)
-        first = one.deliver(WRITTEN)
-        engine.wait()
-        for _ in range(2):
-            outcome = two.deliver(written).result(60)
-            assert outcome.kind == "requeue" and "waits for this answer" in outcome.reason
-        engine.wait().answer(evaluation("0.5"))
-        assert first.result(60) == ACK
-        assert two.deliver(written).result(60) == ACK
-        assert (one.published, two.published) == ([REVIEWED], [AGAIN])
-        assert len(engine.calls) == 1
-
-
-def test_a_repeated_event_without_a_running_call_calls_and_its_events_are_not_repeated(
-    tmp_path: Path,
-) -> None:
-    engine = CountingEngine()
-    with process(tmp_path, engine) as one:
-        assert one.deliver(*repeated([WRITTEN])).result(10) == ACK
-        assert one.published == [REVIEWED]
-        assert len(engine.names()) == 1
-
-
 @pytest.mark.parametrize("losing", [False, True], ids=["a long call", "a lost connection"])
 def test_another_process_waits_for_the_lease_and_uses_the_stored_answer(
     tmp_path: Path, losing: bool
@@ -484,7 +437,7 @@ def test_another_process_waits_for_the_lease_and_uses_the_stored_answer(
         engine.wait().answer(evaluation("0.5"))
         assert first.result(60) == ACK
         assert two.deliver(WRITTEN, attempt=2).result(60) == ACK
-        assert (one.published, two.published) == ([REVIEWED], [AGAIN])
+        assert (one.published, two.published) == ([REVIEWED], [REVIEWED])
         assert len(engine.calls) == 1
 
 

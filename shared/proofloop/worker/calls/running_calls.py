@@ -1,10 +1,10 @@
-"""Model calls in flight. A redelivered or repeated message starts and pays no second call.
+"""Model calls in flight. A redelivered message starts and pays no second call.
 
-In the same process such a message joins the running call: both messages get the same
+In the same process the redelivered message joins the running call: both messages get the same
 answer. Between processes a lease in the store shows which calls run. A process lists the calls that
-have run for a while. It lists all its calls when another process asks, which looks for a lease, and
-once it has lost its connection, because the broker then delivers their messages to others. It
-renews the list while they run. The lease belongs to the process: a thousand calls cost one request.
+have run for a while, and all its calls once it has lost its connection, because the broker then
+delivers their messages to others. It renews the list while they run. The lease belongs to the
+process: a thousand calls cost one request.
 
 A lease ends by the wall clock, so the machines' clocks must agree within seconds.
 """
@@ -56,12 +56,9 @@ class LeaseTimes:
     """How often a process looks whether it lost its connection or must renew."""
 
     look_s: float = 2.0
-    """How long a redelivered or repeated message looks for a lease: longer than `ask_every_s`,
-    `watch_s` and one write to the store.
+    """How long a redelivered message looks for a lease: longer than `watch_s` and one write to the
+    store.
     """
-
-    ask_every_s: float = 0.5
-    """While messages look, the other processes are asked this often to list all their calls."""
 
     look_every_s: float = 0.25
     """What the other processes hold is read at most this often, by one thread for all."""
@@ -110,8 +107,6 @@ class JoinedCall:
     def __init__(self, running: _Running, leave: Callable[[_Running], None]) -> None:
         self.is_first = False
         """Whether this message made of the engine's answer what all get."""
-        self.has_begun = False
-        """Whether this message called the engine."""
         self._running, self._leave = running, leave
         self._is_left = False
 
@@ -120,7 +115,6 @@ class JoinedCall:
         with self._running.lock:
             if self._running.call is None:
                 self._running.call = submit()
-                self.has_begun = True
 
     def result(self) -> Generation:
         """Wait for the engine's answer. Raises EngineError."""
@@ -155,11 +149,8 @@ class JoinedCall:
 
 @dataclass
 class _Message:
-    """The message that this thread handles. `is_repeated`: another process may work on it.
-    `must_look`: this one has not looked for leases yet.
-    """
+    """The message that this thread handles. `must_look`: another process may work on it."""
 
-    is_repeated: bool
     must_look: bool
     look_s: float
     stopping: threading.Event
@@ -179,23 +170,18 @@ class RunningCalls:
 
     @contextmanager
     def message(
-        self,
-        *,
-        redelivered: bool,
-        attempt: int,
-        stopping: threading.Event,
-        is_repeated: bool = False,
+        self, *, redelivered: bool, attempt: int, stopping: threading.Event
     ) -> Iterator[None]:
         """Handle a message in this block. Other messages can join its calls until the block ends:
         by then their answers are stored.
 
-        A first delivery does not look for leases. A redelivered message, or a repeated event (see
-        `Event`), looks for a while. The copy of a message that a lease postponed is not redelivered
-        but has an attempt above 1: it looks once.
+        A first delivery does not look for leases. A redelivered message looks for a while. The copy
+        of a message that a lease postponed is not redelivered but has an attempt above 1: it looks
+        once.
         """
-        look_s = self._leases.times.look_s if self._leases and (redelivered or is_repeated) else 0.0
-        is_repeated = self._leases is not None and (is_repeated or redelivered or attempt > 1)
-        message = _Message(is_repeated, is_repeated, look_s, stopping)
+        look_s = self._leases.times.look_s if self._leases and redelivered else 0.0
+        must_look = self._leases is not None and (redelivered or attempt > 1)
+        message = _Message(must_look, look_s, stopping)
         token = _message.set(message)
         try:
             yield
@@ -219,15 +205,6 @@ class RunningCalls:
             message.joined.append(joined)
         joined.begin(submit)
         return joined
-
-    def repeats(self) -> bool:
-        """Whether the handled message called no engine, because another message did: both publish
-        the same events.
-        """
-        message = _message.get()
-        if message is None or not (message.is_repeated or message.joined):
-            return False
-        return not any(joined.has_begun for joined in message.joined)
 
     def begun(self) -> dict[str, float]:
         """The start of each call, on the monotonic clock."""
@@ -273,21 +250,15 @@ class Lease(Record):
 
 
 class Leases:
-    """The lease of this process, and those of the others.
-
-    `losses` counts why this process must list all its calls: its lost connections (see
-    `Bus.losses`), and what others asked. `ask` asks the other processes.
+    """The lease of this process, and those of the others. `losses` counts its lost connections (see
+    `Bus.losses`).
     """
 
     def __init__(
-        self,
-        store: Store,
-        losses: Callable[[], int],
-        times: LeaseTimes = DEFAULT_TIMES,
-        ask: Callable[[], None] = lambda: None,
+        self, store: Store, losses: Callable[[], int], times: LeaseTimes = DEFAULT_TIMES
     ) -> None:
         self.times = times
-        self._store, self._losses, self._ask = store, losses, ask
+        self._store, self._losses = store, losses
         self._own = Renewed(store, keys.LEASES, "lease", kept=KEPT)
         self._seen_losses = losses()
         self._lost_s = -1.0
@@ -296,7 +267,7 @@ class Leases:
         self._due_s = time.monotonic() + times.renew_s
         self._is_away = False
         self._others: dict[str, Lease] | StoreError = {}
-        self._read_s = self._asked_s = float("-inf")
+        self._read_s = float("-inf")
         self._reading = threading.Lock()
 
     # -- what the others hold
@@ -307,21 +278,12 @@ class Leases:
         """
         deadline_s = time.monotonic() + for_s
         while True:
-            if for_s:
-                self._ask_others()
             self._check(key)
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 return
             if stopping.wait(min(left_s, self.times.look_every_s)):
                 raise Retry("the process is stopping", after_s=0.0)
-
-    def _ask_others(self) -> None:
-        with self._reading:
-            if time.monotonic() - self._asked_s < self.times.ask_every_s:
-                return
-            self._asked_s = time.monotonic()
-        self._ask()
 
     def _check(self, key: str) -> None:
         lease = self._of_others().get(key)
@@ -398,15 +360,12 @@ class Leases:
 
 @contextmanager
 def leased_calls(
-    store: Store,
-    losses: Callable[[], int],
-    times: LeaseTimes = DEFAULT_TIMES,
-    ask: Callable[[], None] = lambda: None,
+    store: Store, losses: Callable[[], int], times: LeaseTimes = DEFAULT_TIMES
 ) -> Iterator[RunningCalls]:
     """The calls of a process that shares its messages with others. Its lease ends with the
     block.
     """
-    leases, ending = Leases(store, losses, times, ask), threading.Event()
+    leases, ending = Leases(store, losses, times), threading.Event()
     calls = RunningCalls(leases)
     thread = threading.Thread(target=leases.watch, args=(calls, ending), name="leases", daemon=True)
     thread.start()
