@@ -80,5 +80,6 @@ class RoleKeys(Provider):
         try:
             return self._aws.retrieve()
         except (HTTPError, ValueError, LookupError, ParseError, OSError) as error:
-            problem = re.sub(r"\?\S*", "", str(error))  # the query of the address holds the token
+            # The query of the address holds the token, so the error is not chained either.
+            problem = re.sub(r"\?\S*", "", str(error))
         raise ConnectionError(f"AWS gives no keys for a role: {problem}")

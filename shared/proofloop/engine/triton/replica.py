@@ -212,7 +212,6 @@ class Replica:
 
         Raises TransientFailure, CallRefused or EngineError.
         """
-        request.parameters["triton_enable_empty_final_response"].bool_param = True
         call = self._stub.ModelStreamInfer(metadata=ERRORS_END_THE_STREAM)
         try:
             with self._translate_errors(name):
