@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pika import BlockingConnection, URLParameters
+from pika.exceptions import AMQPConnectionError
 
 from tests.integration.certificates import Certificates, make_certificates
 from tests.integration.processes import START_S, answers, end, free_ports, wait_for_server
@@ -117,9 +120,7 @@ class Node:
 
     def wait_ready(self) -> None:
         assert self.process is not None
-        wait_for_server(
-            "RabbitMQ", lambda: answers(f"{self.api}/api/overview"), self.process, self.log
-        )
+        wait_for_server("RabbitMQ", lambda: is_ready(self.api, self.url), self.process, self.log)
 
     def start(self) -> None:
         self.launch()
@@ -142,6 +143,15 @@ class Node:
             if subprocess.run(command, env=self.environment, capture_output=True).returncode == 0:
                 return
             time.sleep(0.2)
+
+    def crash(self) -> str:
+        """What it logged of the first part that crashed; its clients see errors then, for no fault
+        of theirs. Empty if none did.
+        """
+        log = Path(self.folder, "log", f"{self.name}.log")
+        text = log.read_text(errors="replace") if log.exists() else ""
+        _, mark, report = text.partition("CRASH REPORT")
+        return f"{mark}{report[:1500]}"
 
     @property
     def log(self) -> Path:
@@ -192,6 +202,17 @@ class Node:
         }
 
 
+def is_ready(api: str, url: str) -> bool:
+    """Whether a broker takes clients: its management API answers before the listeners are open."""
+    if not answers(f"{api}/api/overview"):
+        return False
+    try:
+        BlockingConnection(URLParameters(url)).close()
+    except AMQPConnectionError:
+        return False
+    return True
+
+
 @contextmanager
 def running_node(
     folder: Path,
@@ -220,6 +241,8 @@ def running_node(
     finally:
         node.end()
         node.end_port_mapper()
+        if crash := node.crash():
+            warnings.warn(f"RabbitMQ had a crash: {crash}", stacklevel=2)
 
 
 @contextmanager

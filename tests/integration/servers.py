@@ -40,7 +40,7 @@ from tests.integration.containers import (
     running,
 )
 from tests.integration.processes import START_S, answers, folder, free_ports
-from tests.integration.rabbitmq import RABBITMQ, Broker, running_rabbitmq
+from tests.integration.rabbitmq import RABBITMQ, Broker, is_ready, running_rabbitmq
 from tests.waiting import wait_until
 
 CEPH_PROGRAMS = (
@@ -276,16 +276,15 @@ def _rabbitmq_in_container(tool: str) -> Iterator[Broker]:
     # RabbitMQ's own variable of this name is for command-line settings: four hours, in milliseconds
     environment = {"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-rabbit consumer_timeout 14400000"}
     with running(tool, RABBITMQ_IMAGE, ports=ports, environment=environment) as container:
+        user = "guest:guest@127.0.0.1"
+        url, api_url = f"amqp://{user}:{amqp}/%2F", f"http://{user}:{api}"
 
         def start() -> None:
             container.start()
-            wait_for_container("RabbitMQ", container, f"http://127.0.0.1:{api}/api/overview")
+            wait_for_container("RabbitMQ", container, lambda: is_ready(api_url, url))
 
         start()
-        user = "guest:guest@127.0.0.1"
-        yield Broker(
-            f"amqp://{user}:{amqp}/%2F", f"http://{user}:{api}", kill=container.kill, start=start
-        )
+        yield Broker(url, api_url, kill=container.kill, start=start)
 
 
 @contextmanager
@@ -296,14 +295,15 @@ def _minio_in_container(tool: str) -> Iterator[S3]:
     with running(
         tool, MINIO_IMAGE, "server", "/data", ports={port: 9000}, environment=environment
     ) as container:
-        wait_for_container("MinIO", container, f"{own.endpoint}/minio/health/live")
+        live = f"{own.endpoint}/minio/health/live"
+        wait_for_container("MinIO", container, lambda: answers(live))
         yield own
 
 
-def wait_for_container(what: str, container: Container, url: str) -> None:
+def wait_for_container(what: str, container: Container, is_ready: Callable[[], bool]) -> None:
     """Wait until the server in a container answers; raises with the end of its log."""
     deadline = time.monotonic() + START_S
-    while not answers(url):
+    while not is_ready():
         if time.monotonic() > deadline:
             raise RuntimeError(f"{what} did not start: {container.log()}")
         time.sleep(0.2)
