@@ -7,6 +7,7 @@ whose answer another worker stored first, left no record and does not count.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -44,35 +45,18 @@ class Spent:
     money: float = 0.0
 
     def __add__(self, other: Spent) -> Spent:
-        return Spent(
-            self.calls + other.calls,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            self.engine_seconds + other.engine_seconds,
-            self.money + other.money,
-        )
+        return Spent(*map(operator.add, self._values, other._values))
 
     def __sub__(self, other: Spent) -> Spent:
-        return Spent(
-            self.calls - other.calls,
-            self.prompt_tokens - other.prompt_tokens,
-            self.completion_tokens - other.completion_tokens,
-            self.engine_seconds - other.engine_seconds,
-            self.money - other.money,
-        )
+        return Spent(*map(operator.sub, self._values, other._values))
 
     def over(self, number: int) -> Spent | None:
         """The mean over that many; None over none."""
-        if number == 0:
-            return None
-        values = (
-            self.calls,
-            self.prompt_tokens,
-            self.completion_tokens,
-            self.engine_seconds,
-            self.money,
-        )
-        return Spent(*(_mean(value, number) for value in values))
+        return Spent(*(_mean(value, number) for value in self._values)) if number else None
+
+    @property
+    def _values(self) -> Iterable[float]:
+        return vars(self).values()
 
 
 ByRole = Mapping[ModelRole, Spent]

@@ -29,6 +29,7 @@ Id = Annotated[str, StringConstraints(pattern=rf"^{ID_PATTERN}\z")]
 """A name that can be part of a key. Ids in messages are checked as the messages come in."""
 
 AnswerKind = Literal["proof", "attempt", "critique", "unread", "meta"]
+_NUMBERED: tuple[AnswerKind, ...] = ("attempt", "critique", "unread")
 
 _NAME = re.compile(
     r"proof(?:-(?P<proof>\d{1,5}))?|attempt-(?P<attempt>\d{1,5})|critique-(?P<critique>\d{1,5})"
@@ -145,15 +146,17 @@ def parse_answer_name(name: str) -> AnswerName | None:
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    if match["attempt"] is not None:
-        return attempt_name(int(match["attempt"]))
-    if match["critique"] is not None:
-        return critique_name(int(match["critique"]))
-    if match["unread"] is not None:
-        return unread_name(int(match["unread"]))
-    if match["meta"] is not None:
-        return meta_name(parse_index(match["of"]), int(match["meta"]))
-    return proof_name(int(match["proof"] or 0))
+    return matched_answer(match) or proof_name(int(match["proof"] or 0))
+
+
+def matched_answer(match: re.Match[str]) -> AnswerName | None:
+    """The answer that a pattern matched; None for a proof. The pattern has a group for each kind,
+    and the group `of` for the index of a meta-critique's critique.
+    """
+    for kind in _NUMBERED:
+        if match[kind] is not None:
+            return AnswerName(kind, int(match[kind]))
+    return meta_name(parse_index(match["of"]), int(match["meta"])) if match["meta"] else None
 
 
 @dataclass(frozen=True)

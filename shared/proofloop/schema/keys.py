@@ -9,12 +9,9 @@ from proofloop.schema.ids import (
     ID_PATTERN,
     PROOF,
     AnswerName,
-    attempt_name,
     critique_name,
     index_name,
-    meta_name,
-    parse_index,
-    unread_name,
+    matched_answer,
 )
 from proofloop.schema.records import digest
 
@@ -167,7 +164,7 @@ def meta_critique(run_id: str, proof_id: str, index: int, number: int) -> str:
 
 _ANSWER = re.compile(
     r"runs/(?P<run_id>[^/]+)/proofs/(?P<proof_id>[^/]+)"
-    r"/(?:(?P<proof>proof)|attempts/(?P<attempt>\d+)|critiques/(?P<critique>\d+)"
+    r"/(?:proof|attempts/(?P<attempt>\d+)|critiques/(?P<critique>\d+)"
     r"|unread/(?P<unread>\d+)"
     r"|meta_critiques/(?P<of>\d+|self)/(?P<meta>\d+))\.json",
     re.ASCII,
@@ -202,17 +199,7 @@ def parse_answer(key: str) -> AnswerKey | None:
     match = _ANSWER.fullmatch(key)
     if match is None:
         return None
-    if match["attempt"] is not None:
-        name = attempt_name(int(match["attempt"]))
-    elif match["critique"] is not None:
-        name = critique_name(int(match["critique"]))
-    elif match["unread"] is not None:
-        name = unread_name(int(match["unread"]))
-    elif match["meta"] is not None:
-        name = meta_name(parse_index(match["of"]), int(match["meta"]))
-    else:
-        name = PROOF
-    return AnswerKey(match["run_id"], match["proof_id"], name)
+    return AnswerKey(match["run_id"], match["proof_id"], matched_answer(match) or PROOF)
 
 
 def raw_answer(run_id: str, proof_id: str, answer: str, content_digest: str) -> str:

@@ -8,19 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from proofloop.config.run_file import EnginePrices
-from proofloop.runs.answers import ROLE_OF_KIND
-from proofloop.runs.costs import Spent, spent
+from proofloop.runs.costs import Spent, bill_of, spent
 from proofloop.runs.index.database import Index
 from proofloop.runs.index.filling import Row, insert
-from proofloop.schema import keys
-from proofloop.schema.records import ModelRole, Provenance, Record
-from proofloop.store import Store, get_record
+from proofloop.schema.records import ModelRole
+from proofloop.store import Store
 
 NO_PRICES = EnginePrices()
-
-
-class _Call(Record):
-    provenance: Provenance
 
 
 def num_uncounted(index: Index, run: str, problem: str = "") -> int:
@@ -61,13 +55,9 @@ def count_costs(index: Index, store: Store, run: str, problem: str = "") -> Iter
 def _rows(store: Store, run: str, proof: str, problem: str) -> Iterator[Row]:
     """A row for the generator always: it marks the proof as counted."""
     by_role: dict[ModelRole, Spent] = {"generator": Spent()}
-    for key in store.list(f"{keys.proofs(run)}{proof}/"):
-        answer = keys.parse_answer(key)
-        if answer is not None:
-            made = get_record(store, key, _Call).provenance
-            role = ROLE_OF_KIND[answer.name.kind]
-            if made.is_sampled:
-                by_role[role] = by_role.get(role, Spent()) + spent(made, NO_PRICES)
+    bill = bill_of(store, run, proof)
+    for role, made in bill.calls if bill else ():
+        by_role[role] = by_role.get(role, Spent()) + spent(made, NO_PRICES)
     for role, of in by_role.items():
         tokens = of.prompt_tokens, of.completion_tokens
         yield run, proof, role, problem, of.calls, *tokens, of.engine_seconds

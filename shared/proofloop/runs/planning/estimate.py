@@ -18,6 +18,7 @@ from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import Prices, RunSpec
 from proofloop.method.prompts import load_pack
 from proofloop.runs.costs import HOUR_S, money
+from proofloop.runs.figures import Z95
 from proofloop.runs.planning.call_times import (
     OfRoles,
     one_after_another,
@@ -31,6 +32,7 @@ from proofloop.runs.planning.capacity import (
     proofs_per_problem,
     work_of_a_proof,
 )
+from proofloop.runs.student import t95
 from proofloop.schema.given import GivenCase
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
 
@@ -44,12 +46,6 @@ those with an issue.
 
 TOKENS_A_SECOND = (20.0, 100.0)
 """Of one stream, where nothing was measured."""
-
-SURE = 1.96
-"""Standard errors to both sides: 95 of 100 runs lie between, if problems are of the same kind."""
-
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""The same by Student's t where the spread is that of 2, 3, ... 10 measured problems."""
 
 UNKNOWN_SPREAD = 1.0
 """The relative spread between problems where fewer than two were measured."""
@@ -193,13 +189,8 @@ def _spread(tokens: tuple[float, ...], problems: int) -> float:
 
 
 def _standard_errors(measured: int) -> float:
-    """Standard errors to both sides for 95 of 100 runs: Student's t, from 11 problems on by the
-    first terms of its expansion.
-    """
-    if measured < 2:
-        return SURE  # the spread is a guess
-    free = measured - 1
-    return STUDENT[free - 1] if free <= len(STUDENT) else SURE + 2.37 / free + 2.82 / free**2
+    """Standard errors to both sides for 95 of 100 runs."""
+    return t95(measured - 1) if measured > 1 else Z95  # of one problem the spread is a guess
 
 
 def _differing(measured: int, problems: int, most: float) -> str:
