@@ -5,6 +5,7 @@ ProofloopError
 ├── StoreError           the object store is unavailable or refuses
 │   └── ObjectError      the store works, and a retry changes nothing
 │       ├── NotFound         no object under that key
+│       │   └── RunNotFound      the store has no such run
 │       ├── CorruptObject    an object is damaged or has the wrong form
 │       └── InvalidKey       no store can hold an object under that key
 ├── BusError             the message broker is unavailable or refuses
@@ -111,6 +112,10 @@ class ObjectError(StoreError):
 
 class NotFound(ObjectError):
     """There is no object under this key."""
+
+
+class RunNotFound(NotFound):
+    """The store has no such run: it was deleted, or it is in another store."""
 
 
 class CorruptObject(ObjectError):

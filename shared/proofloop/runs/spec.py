@@ -18,7 +18,7 @@ from proofloop.config.given_files import given_cases
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec
 from proofloop.engine import find_engine
-from proofloop.errors import ConfigError, NotFound
+from proofloop.errors import ConfigError, NotFound, RunNotFound
 from proofloop.method.prompts import PromptPack, find_pack, load_pack, pack_names
 from proofloop.runs.given import new_cases
 from proofloop.schema import keys
@@ -74,15 +74,19 @@ def find_spec(store: Store, run_id: str) -> RunSpec | None:
     """The spec of a run at its last start or resume; None if there is no such run."""
     try:
         return get_spec(store, run_id) if is_id(run_id) else None
-    except NotFound:
+    except RunNotFound:
         return None
 
 
 def get_spec(store: Store, run_id: str) -> RunSpec:
-    """The spec of a run at its last start or resume. Raises NotFound, CorruptObject."""
+    """The spec of a run at its last start or resume. Raises RunNotFound, CorruptObject."""
     changes = list(store.list(keys.spec_changes(run_id)))
     key = changes[-1] if changes else keys.run_spec(run_id)
-    return read_frozen(store.get(key), RunSpec, key)
+    try:
+        data = store.get(key)
+    except NotFound as error:
+        raise RunNotFound(key) from error
+    return read_frozen(data, RunSpec, key)
 
 
 def check_run(

@@ -20,9 +20,9 @@ from proofloop.errors import (
     ProofloopError,
     Reject,
     Retry,
+    RunNotFound,
     StoreError,
 )
-from proofloop.schema import keys
 from proofloop.schema.events import Event, decode
 from proofloop.worker.calls.model_call import MODEL_IN_LOG
 from proofloop.worker.calls.running_calls import LookAgain
@@ -58,6 +58,7 @@ class Worker:
         self._bus = bus
         self._tools = tools
         self._in_work = tools.metrics.in_work.labels(role.name)
+        self._of_missing_runs = 0
 
     def start(self, *, concurrency: int) -> None:
         self._tools.metrics.begin(self.role.name)
@@ -133,7 +134,8 @@ class Worker:
             return self._later("asked", wish, wish.after_s)
         except (NotFound, CorruptObject) as error:
             reason = f"the store lacks what the message names: {error}"
-            if str(error) == keys.run_spec(event.run_id):
+            if isinstance(error, RunNotFound):
+                self._of_missing_runs += 1
                 reason += "; set the same store for `proofloop run` and all services"
             log.warning("message_failed", reason=reason)
             return Outcome("failed", reason)
@@ -168,7 +170,8 @@ class Worker:
     def _count_failure(self, delivery: Delivery, outcome: Outcome) -> None:
         """Count a failed or dead message, and stop the worker when too many of them failed.
 
-        A message that no engine can answer is not counted: its run is at fault.
+        A message that no engine can answer is not counted: its run is at fault. So is a run that
+        the store lacks, once the worker has handled messages of other runs.
         """
         metrics = self._tools.metrics
         role = self.role.name
@@ -180,7 +183,10 @@ class Worker:
             metrics.total(metrics.messages, role=role, outcome=kind) for kind in ("failed", "dead")
         )
         bad -= metrics.total(metrics.engine_failures, role=role, reason="unusable")
-        seen = bad + metrics.total(metrics.messages, role=role, outcome="acked")
+        acked = metrics.total(metrics.messages, role=role, outcome="acked")
+        if acked:
+            bad -= self._of_missing_runs
+        seen = bad + acked
         if bad >= FAILED_MINIMUM and bad > FAILED_SHARE_LIMIT * seen:
             self._tools.shutdown.stop(
                 f"{bad} of {seen} messages of the {role} failed, the last because: {outcome.reason}"

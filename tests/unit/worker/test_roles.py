@@ -1326,3 +1326,17 @@ def test_a_worker_whose_messages_mostly_fail_stops_and_says_why(tmp_path: Path) 
     assert tools.shutdown.reason.startswith(
         "25 of 25 messages of the labeler failed, the last because: the store lacks"
     )
+
+
+@pytest.mark.parametrize("handled", [0, 1])
+def test_a_run_of_another_store_stops_only_a_worker_that_has_handled_no_other(
+    tmp_path: Path, handled: int
+) -> None:
+    tools = tools_with(tmp_path, CountingEngine())
+    worker = Worker(Role("generator", {"ProblemPosed": prove}), LocalBus(), tools)
+    for _ in range(handled):
+        assert worker.process(Delivery(encode(POSED))) == ACK
+    elsewhere = encode(POSED.model_copy(update={"run_id": "elsewhere"}))
+    for _ in range(25):
+        assert worker.process(Delivery(elsewhere)).kind == "failed"
+    assert tools.shutdown.is_stopping is not bool(handled)
