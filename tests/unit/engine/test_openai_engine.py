@@ -314,16 +314,30 @@ def test_no_tokens_unless_every_one_came(
     assert engine.submit(ask()).result(60).tokens is None
 
 
+@pytest.mark.parametrize(
+    ("temperature", "extra_body", "raw_are_kept"),
+    [
+        (1.0, {}, True),
+        (0.6, {}, False),
+        (1.0, {"top_k": 20}, False),
+        (1.0, {"repetition_penalty": 1.05}, False),
+        (1.0, {"top_k": -1, "repetition_penalty": 1.0, "logit_bias": {}}, True),
+    ],
+)
 def test_raw_logprobs_are_not_taken_for_those_of_a_reshaped_distribution(
-    serve: Serve, connect: Connect
+    serve: Serve,
+    connect: Connect,
+    temperature: float,
+    extra_body: dict[str, object],
+    raw_are_kept: bool,
 ) -> None:
     server = serve(with_tokens([4], [-0.5], [1]))
-    cool = ask(sampling=Sampling(temperature=0.6))
-    assert connect(server, want_logprobs=True).submit(cool).result(60).tokens is None
-    assert (
-        connect(server, want_logprobs=True, logprobs_are="processed").submit(cool).result(60).tokens
-        is not None
-    )
+    request = ask(sampling=Sampling(temperature=temperature))
+    kept = {}
+    for kind in ("raw", "processed"):
+        engine = connect(server, want_logprobs=True, logprobs_are=kind, extra_body=extra_body)
+        kept[kind] = engine.submit(request).result(60).tokens is not None
+    assert kept == {"raw": raw_are_kept, "processed": True}
 
 
 # -- time

@@ -26,6 +26,16 @@ OWN_FIELDS = frozenset(
     | {"stream", "stream_options", "logprobs", "return_token_ids", "n", "response_format"}
 )
 
+WITHOUT_EFFECT: dict[str, tuple[JsonValue, ...]] = {
+    "top_k": (None, 0, -1),
+    "min_p": (None, 0),
+    "repetition_penalty": (None, 1),
+    "presence_penalty": (None, 0),
+    "frequency_penalty": (None, 0),
+    "logit_bias": (None, {}),
+}
+"""Fields that change the sampling distribution, each with the values that leave it unchanged."""
+
 
 def names_a_key(variable: object) -> bool:
     """Whether a run file may use this variable as a key. A run file from another person must not
@@ -105,8 +115,9 @@ class OpenAISettings(EngineSettings):
     )
     logprobs_are: Literal["raw", "processed"] = Field(
         "raw",
-        description="before (`raw`) or after temperature and top_p, as vLLM's --logprobs-mode says;"
-        " raw ones are used only if both are 1",
+        description="before (`raw`) or after temperature, top_p and the like, as vLLM's"
+        " --logprobs-mode says; raw ones are used only if temperature and top_p are 1 and"
+        " `extra_body` cuts no tokens",
     )
     seed_bits: Literal[31, 32, 63] = Field(
         63, description="the size of seeds; lower it for a server that refuses large ones"
@@ -235,12 +246,13 @@ class OpenAISettings(EngineSettings):
 
     def trusts_logprobs(self, sampling: Sampling) -> bool:
         """Whether the log-probabilities are those of the sampling distribution: raw ones only at
-        temperature 1 and top_p 1, if both are sent.
+        temperature 1 and top_p 1, if both are sent and no field of `extra_body` changes it.
         """
         return self.logprobs_are == "processed" or (
             sampling.temperature == 1
             and sampling.top_p == 1
             and self.omit_fields.isdisjoint({"temperature", "top_p"})
+            and all(self.extra_body.get(name) in same for name, same in WITHOUT_EFFECT.items())
         )
 
     def backoff_s(self, attempt: int, chance: float) -> float:
