@@ -158,6 +158,8 @@ BAD = [
         r" \[engine.verifier\]$"),
     (SMALLEST + "[engine.verifier.settings]\napi_key = 's3cret'\n", r"^\[engine.verifier\] in .*: settings has the secret api_key, .*\nhint: remove it, and set PROOFLOOP_OPENAI"),
     (SMALLEST + "[engine.settings]\nendpoints = [{ api_key = 's3cret' }]\n", r"^\[engine\] in .*: settings has the secret api_key, "),
+    (SMALLEST + "[engine.settings]\nextra_body = { api_key = 's3cret' }\n", r"^\[engine\] in .*: settings has the secret api_key, "),
+    (SMALLEST + "[engine.settings]\nendpoints = [{ extra_body = { headers = { Authorization = 'Bearer s3cret' } } }]\n", r"^\[engine\] in .*: settings has the secret Authorization, "),
     (SMALLEST + "[engine.verifier]\nkind = 'openai'\n", r"^\[models\] verifier is missing: engine 'openai' has no default model"),
     (TRAINS + "[engine.verifier]\nkind = 'openai'\n[models]\nverifier = 'v'\n", r"""^\[engine.verifier\] kind = "openai" and \[training.verifier\] in .* do not go together"""),
     (SMALLEST + '[reward]\npreset = "papers"\n', r"^\[reward\] preset = 'papers' in .*: Input should be 'paper' or 'weighted'"),
@@ -230,8 +232,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("[training.generator]\nsteps = 2\n", "[training.generator] steps = 2, was 0"),
         ('[engine]\nsettings = { b = [1], a.x = "y" }\n', "[engine.settings] b = [1], was unset"),
         (
-            '[engine]\nsettings = { a.api_key = "s3cret" }\n',
-            "[engine.settings.a] api_key = (withheld), was unset",
+            '[engine]\nsettings = { a.token = "s3cret" }\n',
+            "[engine.settings.a] token = (withheld), was unset",
         ),
     ],
 )
@@ -256,7 +258,7 @@ def test_a_role_has_the_settings_of_all_but_for_its_own(tmp_path: Path) -> None:
 kind = "openai"
 [engine.settings]
 base_url = "http://a/v1"
-extra_body = { top_k = 5 }
+extra_body = { top_k = 5, prompt_cache_key = "a" }
 seed_bits = 31
 [engine.generator]
 kind = "simulated"

@@ -626,7 +626,7 @@ def test_run_file_withholds_secrets(store: Store) -> None:
         engine={
             "kind": "openai",
             "settings": {
-                "extra": {"auth_token": "s3cret"},
+                "extra": {"token": "s3cret"},
                 "headers": {"X": "s3cret"},
                 "tokens": 7,
             },

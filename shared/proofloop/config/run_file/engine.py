@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, model_validator
@@ -15,23 +15,30 @@ from proofloop.errors import ConfigError
 from proofloop.schema.records import MODEL_ROLES, ModelRole
 from proofloop.schema.validation import HINT
 
-SECRET = re.compile(r"(^|_)(key|secret|password)$")
-"""The names of secret engine settings."""
+SECRET = re.compile(
+    r"(^|[_-])((?<!cache_)key|secret|password|authorization|(access|auth)[_-]token)$", re.IGNORECASE
+)
+"""The names of secret engine settings; OpenAI's `prompt_cache_key` is none."""
 
 
 def _check_no_secret(settings: Mapping[str, Any]) -> None:
-    """Raises ValueError for a secret in an engine's settings, or in those of an endpoint."""
-    endpoints = settings.get("endpoints")
-    tables = (
-        [table for table in endpoints if isinstance(table, Mapping)]
-        if isinstance(endpoints, list)
-        else []
-    )
-    for name in filter(SECRET.search, [name for table in (settings, *tables) for name in table]):
-        raise ValueError(
-            f"settings has the secret {name}, and the store keeps a copy of the run file"
-            f"{HINT}remove it, and set PROOFLOOP_OPENAI_API_KEY or PROOFLOOP_TRITON_KEY"
-        )
+    """Raises ValueError for a secret in an engine's settings, or in a table inside them."""
+    for name in _texts(settings):
+        if SECRET.search(name):
+            raise ValueError(
+                f"settings has the secret {name}, and the store keeps a copy of the run file"
+                f"{HINT}remove it, and set PROOFLOOP_OPENAI_API_KEY or PROOFLOOP_TRITON_KEY"
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The keys of all texts in a table, inner tables and lists included."""
+    if isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from (name,) if isinstance(each, str) else _texts(each)
 
 
 class EngineSection(Section):
