@@ -12,8 +12,9 @@ import pytest
 
 from proofloop.config.frozen import first_difference
 from proofloop.config.run_file import RunSpec, load_runspec, parse_runspec
+from proofloop.config.run_file.training import FineTuning
 from proofloop.errors import ConfigError
-from proofloop.schema.records import Sampling
+from proofloop.schema.records import MODEL_ROLES, Sampling
 
 SMALLEST = '[problems]\ndomain = "nano"\n'
 GIVEN = '[problems]\ngiven_proofs = "proofs.jsonl"\n'
@@ -299,3 +300,16 @@ def test_an_engine_of_others_needs_every_model_named() -> None:
         match=r"\[models\] verifier is missing: engine 'openai' has no default model",
     ):
         parse_runspec(fields, "a test")
+
+
+@pytest.mark.parametrize(
+    ("runs", "sources"),
+    [
+        (["a", "a:verifier", "b"], (("a", MODEL_ROLES), ("b", MODEL_ROLES))),
+        (["a:meta_verifier", "a:generator"], (("a", ("generator", "meta_verifier")),)),
+    ],
+)
+def test_a_run_that_is_named_twice_is_learned_once(
+    runs: list[str], sources: tuple[object, ...]
+) -> None:
+    assert FineTuning.model_validate({"runs": runs}).sources == sources

@@ -186,9 +186,12 @@ class FineTuning(Supervised):
 
     @property
     def sources(self) -> tuple[tuple[str, tuple[ModelRole, ...]], ...]:
-        """The names of `runs`, each with the roles whose answers are taken."""
-        parted = (source.partition(":") for source in self.runs)
+        """The names of `runs`, each once, with the roles whose answers are taken."""
+        wanted: dict[str, set[str]] = {}
+        for source in self.runs:
+            name, _, role = source.partition(":")
+            wanted.setdefault(name, set()).add(role)
         return tuple(
-            (name, tuple(each for each in MODEL_ROLES if role in ("", each)))
-            for name, _, role in parted
+            (name, tuple(role for role in MODEL_ROLES if roles & {"", role}))
+            for name, roles in wanted.items()
         )
