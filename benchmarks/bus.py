@@ -7,9 +7,8 @@ handling, at a rate that all contenders can sustain.
 
 All contenders but bare pika consume in a separate process (bus_worker.py) with the same numbers of
 threads and prefetched messages. `ours` is the worker of `proofloop serve` with a handler that only
-counts; `ours_events` also sends task events; `celery` is a plain task. `--old PATH` adds
-`pika_bus`, the bus of commit 22b4b18, from a checkout of it. The last line is JSON. `--small`: few
-messages, 2 KB, one round.
+counts; `ours_events` also sends task events; `celery` is a plain task. The last line is JSON.
+`--small`: few messages, 2 KB, one round.
 """
 
 from __future__ import annotations
@@ -79,44 +78,26 @@ class Place:
         return Topology(self.namespace).queue(ROLE).name
 
 
-Measure = Callable[[Place, Work], Figures]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="under a minute")
-    parser.add_argument(
-        "--old", type=Path, help="a checkout of commit 22b4b18, to measure its bus too"
-    )
     asked = parser.parse_args()
     sizes, count, paced, rounds = (
         ((2_000,), 2_000, 200, 1) if asked.small else ((2_000, 20_000), 8_000, 400, 5)
     )
-    measures = contenders(asked.old)
     results: dict[str, float] = {}
     with broker() as url:
         for size in sizes:
-            found = compare(url, Work(size, count, paced), rounds, measures)
+            found = compare(url, Work(size, count, paced), rounds)
             results |= {f"{name}_{size // 1000}kb": value for name, value in found.items()}
     print(json.dumps(results))
 
 
-def contenders(old: Path | None) -> dict[str, Measure]:
-    """The contenders by name, in the order of a round."""
-    found: dict[str, Measure] = {
-        "ours": partial(ours, "ours"),
-        "pika": bare_pika,
-        "celery": celery_task,
-        "ours_events": partial(ours, "ours_events"),
-    }
-    return found | ({"pika_bus": partial(pika_bus, old)} if old else {})
-
-
-def compare(url: str, work: Work, rounds: int, measures: dict[str, Measure]) -> dict[str, float]:
+def compare(url: str, work: Work, rounds: int) -> dict[str, float]:
     """The ratios of the medians, then each contender's medians; those of `ours` have no prefix."""
-    seen: dict[str, list[Figures]] = {name: [] for name in measures}
+    seen: dict[str, list[Figures]] = {name: [] for name in CONTENDERS}
     for number in range(rounds):
-        for name, measure in measures.items():
+        for name, measure in CONTENDERS.items():
             with queue(url) as place:
                 seen[name].append(measure(place, work))
             print(
@@ -133,17 +114,13 @@ def compare(url: str, work: Work, rounds: int, measures: dict[str, Measure]) -> 
 
 def ratios(median: dict[str, Figures]) -> dict[str, float]:
     """The ratios of our rates to the others'."""
-    us, pika, task, old = median["ours"], median["pika"], median["celery"], median.get("pika_bus")
-    found = {
+    us, pika, task = median["ours"], median["pika"], median["celery"]
+    return {
         "publish_ratio_to_pika": us.publish_per_second / pika.publish_per_second,
         "publish_ratio_to_celery": us.publish_per_second / task.publish_per_second,
         "consume_ratio_to_pika": us.consume_per_second / pika.consume_per_second,
         "consume_ratio_to_celery": us.consume_per_second / task.consume_per_second,
     }
-    if old:
-        found["publish_ratio_to_pika_bus"] = us.publish_per_second / old.publish_per_second
-        found["consume_ratio_to_pika_bus"] = us.consume_per_second / old.consume_per_second
-    return found
 
 
 def medians(rounds: Sequence[Figures]) -> Figures:
@@ -201,15 +178,6 @@ def celery_task(place: Place, work: Work) -> Figures:
     return figures
 
 
-def pika_bus(old: Path, place: Place, work: Work) -> Figures:
-    """The bus before Celery. It publishes and consumes in one process, which imports its own
-    package.
-    """
-    with worker("pika_bus", place, work, PYTHONPATH=str(old / "shared")) as read:
-        published, taken, latencies = read(), read(), read()
-    return figures_of(work, published, taken, latencies)
-
-
 def consumed(
     kind: str, place: Place, work: Work, published: Sequence[float], send: Callable[[int], object]
 ) -> Figures:
@@ -224,18 +192,12 @@ def consumed(
 
 
 @contextmanager
-def worker(
-    kind: str, place: Place, work: Work, **environment: str
-) -> Iterator[Callable[[], list[float]]]:
+def worker(kind: str, place: Place, work: Work) -> Iterator[Callable[[], list[float]]]:
     """Run a process of bus_worker.py; yields a function that reads its next line."""
-    script, amounts = (
-        Path(__file__).with_name("bus_worker.py"),
-        map(str, (work.size, work.count, work.paced)),
-    )
-    command = [sys.executable, str(script), kind, place.url, place.namespace, *amounts]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | environment
-    ) as process:
+    script = str(Path(__file__).with_name("bus_worker.py"))
+    counts = str(work.count), str(work.paced)
+    command = [sys.executable, script, kind, place.url, place.namespace, *counts]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         output = process.stdout
         assert output is not None
         yield lambda: json.loads(output.readline())
@@ -332,6 +294,15 @@ def on_channel(url: str, work: Callable[[Channel], None]) -> None:
 
 def p99(latencies: Sequence[float]) -> float:
     return sorted(latencies)[int(0.99 * len(latencies))]
+
+
+CONTENDERS: dict[str, Callable[[Place, Work], Figures]] = {
+    "ours": partial(ours, "ours"),
+    "pika": bare_pika,
+    "celery": celery_task,
+    "ours_events": partial(ours, "ours_events"),
+}
+"""In the order of a round."""
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ worker.
 
 - `ours`, `ours_events`: the worker that `proofloop serve` starts, with a handler that only counts.
 - `celery`: a plain Celery task.
-- `pika_bus`: the bus of commit 22b4b18, before Celery. PYTHONPATH must contain its package. The
-  process publishes too, so it first prints [seconds, CPU seconds] of publishing.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import celery
 from kombu import Queue
@@ -62,7 +59,6 @@ class Counter:
     def __init__(self, count: int, paced: int) -> None:
         self._count, self._paced, self._seen = count, paced, 0
         self._lock, self._latencies = threading.Lock(), list[float]()
-        self.is_counted, self.is_over = threading.Event(), threading.Event()
 
     def take(self, sent: float) -> None:
         """Count one message; `sent` is 0 if only the rate is measured."""
@@ -83,12 +79,10 @@ class Counter:
             self._began = time.perf_counter(), time.process_time()
         if self._seen == self._count:
             tell([time.perf_counter() - self._began[0], time.process_time() - self._began[1]])
-            self.is_counted.set()
 
     def _tell_latencies(self) -> None:
         if len(self._latencies) == self._paced:
             tell(self._latencies)
-            self.is_over.set()
 
 
 def tell(figures: list[float]) -> None:
@@ -172,36 +166,13 @@ def plain_celery(url: str, namespace: str, counter: Counter) -> None:
     app.Worker(pool="threads", concurrency=THREADS, loglevel="ERROR", quiet=True).start()
 
 
-def pika_bus(
-    url: str, namespace: str, counter: Counter, *, size: int, count: int, paced: int
-) -> None:
-    """Publish, consume, then handle the paced messages, like the benchmark of that commit."""
-    from proofloop.bus.rabbitmq import RabbitBus
-
-    open_bus: Callable[..., Any] = partial(RabbitBus, url, namespace=namespace, roles=[ROLE])
-    sender, receiver = open_bus(), open_bus(prefetch=PREFETCH)
-    events = [event(number, size) for number in range(count)]
-    tell(list(timed(lambda: sender.publish(events))))
-    receiver.serve(ROLE, [TOPIC], counter.handle, concurrency=THREADS)
-    counter.is_counted.wait()
-    for number in range(paced):
-        sender.publish([event(number, size, time.monotonic())])
-        time.sleep(PACE_S)
-    counter.is_over.wait()
-    for bus in (receiver, sender):
-        bus.close()
-
-
-def main(kind: str, url: str, namespace: str, size: int, count: int, paced: int) -> None:
+def main(kind: str, url: str, namespace: str, count: int, paced: int) -> None:
     counter = Counter(count, paced)
-    match kind:
-        case "celery":
-            plain_celery(url, namespace, counter)
-        case "pika_bus":
-            pika_bus(url, namespace, counter, size=size, count=count, paced=paced)
-        case _:
-            ours(url, namespace, counter, events=kind == "ours_events")
+    if kind == "celery":
+        plain_celery(url, namespace, counter)
+    else:
+        ours(url, namespace, counter, events=kind == "ours_events")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(int, sys.argv[4:]))  # type: ignore[arg-type]
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))
