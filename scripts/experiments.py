@@ -26,21 +26,14 @@ Result = dict[str, Any]  # the result of one seed
 Figure = dict[str, Any]
 
 COLD, VERIFIER, NO_META, ENHANCED = "0-cold_start", "1-verifier", "1-enhanced-no-meta", "1-enhanced"
-NO_SELF, GENERATOR, ENHANCED_2, GENERATOR_2 = (
-    "1-generator-no-self",
-    "1-generator",
-    "2-enhanced",
-    "2-generator",
-)
-# Serve all roles for which the gate promoted them.
-SERVED, SERVED_2 = (
-    "1-consolidate",
-    "2-consolidate",
-)
+NO_SELF, GENERATOR = "1-generator-no-self", "1-generator"
+ENHANCED_2, GENERATOR_2 = "2-enhanced", "2-generator"
+SERVED, SERVED_2 = "1-consolidate", "2-consolidate"  # all roles for which the gate promoted them
 JUDGES = (COLD, VERIFIER, NO_META, ENHANCED, SERVED, ENHANCED_2, SERVED_2)
 REFRESHED, REFRESHED_2 = "1-enhanced-refreshed", "2-enhanced-refreshed"
 METAS = (COLD, "1-meta_verifier", REFRESHED, ENHANCED, SERVED, REFRESHED_2, ENHANCED_2, SERVED_2)
 PROVERS = (COLD, NO_SELF, GENERATOR, SERVED, GENERATOR_2, SERVED_2)
+LABELED = (COLD, GENERATOR, GENERATOR_2)
 SHOWN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("Accuracy of the verifier's score", "verifier", "accuracy", JUDGES),
     ("... on flawed proofs", "verifier", "accuracy_flawed", JUDGES),
@@ -60,188 +53,139 @@ SHOWN: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
         "self_accuracy_flawed",
         PROVERS,
     ),
-    (
-        "Auto-labels: agreement of the decided",
-        "labels",
-        "agreement",
-        (COLD, GENERATOR, GENERATOR_2),
-    ),
-    ("Auto-labels: left undecided", "labels", "undecided", (COLD, GENERATOR, GENERATOR_2)),
-    ("Agreement on hard problems", "labels-hard", "agreement", (COLD, GENERATOR, GENERATOR_2)),
-    ("Left undecided on hard problems", "labels-hard", "undecided", (COLD, GENERATOR, GENERATOR_2)),
+    ("Auto-labels: agreement of the decided", "labels", "agreement", LABELED),
+    ("Auto-labels: left undecided", "labels", "undecided", LABELED),
+    ("Agreement on hard problems", "labels-hard", "agreement", LABELED),
+    ("Left undecided on hard problems", "labels-hard", "undecided", LABELED),
 )
 ROUNDS = (1, 2, 4, 8)
 COLOURS = ("#1b6ca8", "#c0392b", "#2e8b57")  # one for each seed
 
 
-def value(result: Result, version: str, kind: str, name: str) -> float:
+Measure = Callable[[Result], float]
+Claim = tuple[str, Measure, Callable[[float], bool]]
+"""The name of a figure, its value for a seed, and whether the claim holds for this value."""
+
+
+def figure(version: str, kind: str, name: str) -> Measure:
     """A figure's mean; NaN if it was not measured."""
-    found = _find(result, version, kind, name)
-    return float("nan") if found is None or found["value"] is None else float(found["value"])
+
+    def measure(result: Result) -> float:
+        found = _find(result, version, kind, name)
+        return float("nan") if found is None or found["value"] is None else float(found["value"])
+
+    return measure
 
 
-def gain(result: Result, before: str, after: str, kind: str, name: str) -> float:
-    return value(result, after, kind, name) - value(result, before, kind, name)
+def refined(version: str, name: str, number: int) -> Measure:
+    """A figure of the refinement after so many rounds."""
+    return figure(version, "refinement", f"{name}_round_{number}")
 
 
-def refined(result: Result, version: str, what: str, number: int) -> float:
-    return value(result, version, "refinement", f"{what}_round_{number}")
+def difference(after: Measure, before: Measure) -> Measure:
+    return lambda result: after(result) - before(result)
 
 
-def _figure(version: str, kind: str, name: str) -> Callable[[Result], float]:
-    return lambda result: value(result, version, kind, name)
+def gain(before: str, after: str, kind: str, name: str) -> Measure:
+    return difference(figure(after, kind, name), figure(before, kind, name))
 
 
-def _each(
-    title: str, kind: str, name: str, versions: tuple[str, ...], holds: Callable[[float], bool]
-) -> Iterator[tuple[str, Callable[[Result], float], Callable[[float], bool]]]:
+def share_of_cold(version: str, kind: str, name: str) -> Measure:
+    after, before = figure(version, kind, name), figure(COLD, kind, name)
+    return lambda result: after(result) / before(result)
+
+
+def at_least(limit: float) -> Callable[[float], bool]:
+    return lambda value: value >= limit
+
+
+def at_most(limit: float) -> Callable[[float], bool]:
+    return lambda value: value <= limit
+
+
+def is_positive(value: float) -> bool:
+    return value > 0
+
+
+def each_of(
+    versions: tuple[str, ...], kind: str, name: str, title: str, least: float
+) -> list[Claim]:
     """Claims about the same figure of several versions."""
-    for version in versions:
-        yield f"{title}, {version}", _figure(version, kind, name), holds
+    return [
+        (f"{title}, {version}", figure(version, kind, name), at_least(least))
+        for version in versions
+    ]
 
 
-CLAIMS: tuple[
-    tuple[str, tuple[tuple[str, Callable[[Result], float], Callable[[float], bool]], ...]], ...
-] = (
-    (
-        "Verifier RL",
-        (
-            (
-                "accuracy, gained",
-                lambda r: gain(r, COLD, VERIFIER, "verifier", "accuracy"),
-                lambda x: x >= 0.10,
-            ),
+def honest_self_evaluation() -> Iterator[Claim]:
+    for where, kind in (("", "generator"), (" on hard problems", "generator-hard")):
+        for version in (NO_SELF, GENERATOR, GENERATOR_2):
+            title = f"error{where}, {version}, as a share of the cold start's"
+            yield title, share_of_cold(version, kind, "self_error"), at_most(0.5)
+
+
+def auto_labels() -> Iterator[Claim]:
+    for where, kind, version in (
+        ("the cold start's proofs", "labels", COLD),
+        ("iteration 1's", "labels", GENERATOR),
+        ("iteration 2's", "labels", GENERATOR_2),
+        ("iteration 2's, hard", "labels-hard", GENERATOR_2),
+    ):
+        yield f"agreement, {where}", figure(version, kind, "agreement"), at_least(0.97)
+        yield f"undecided, {where}", figure(version, kind, "undecided"), at_most(0.15)
+
+
+def refinement() -> Iterator[Claim]:
+    for version in LABELED:
+        first, last = (refined(version, "pass_at_1", number) for number in (1, 8))
+        yield f"Pass@1, 8 rounds against 1, {version}", difference(last, first), is_positive
+        for number in (1, 8):
+            best, single = (refined(version, name, number) for name in ("best_of_32", "pass_at_1"))
+            title = f"Best@32 against Pass@1, round {number}, {version}"
+            yield title, difference(best, single), at_least(0.05)
+
+
+CLAIMS: dict[str, list[Claim]] = {
+    "Verifier RL": [
+        ("accuracy, gained", gain(COLD, VERIFIER, "verifier", "accuracy"), at_least(0.10)),
+    ],
+    "R_meta keeps critiques honest": [
+        ("faithfulness, gained", gain(COLD, ENHANCED, "verifier", "faithfulness"), is_positive),
+        *each_of(
+            (ENHANCED, SERVED, SERVED_2), "verifier", "faithfulness", "faithfulness", least=0.95
         ),
-    ),
-    (
-        "R_meta keeps critiques honest",
-        (
+        *(
             (
-                "faithfulness, gained",
-                lambda r: gain(r, COLD, ENHANCED, "verifier", "faithfulness"),
-                lambda x: x > 0,
-            ),
-            *_each(
-                "faithfulness",
-                "verifier",
-                "faithfulness",
-                (ENHANCED, SERVED, SERVED_2),
-                lambda x: x >= 0.95,
-            ),
-            *(
-                (
-                    f"accuracy, {version} against no R_meta",
-                    lambda r, v=version: gain(r, NO_META, v, "verifier", "accuracy"),
-                    lambda x: x >= -0.02,
-                )
-                for version in (ENHANCED, SERVED, SERVED_2)
-            ),
-            (
-                "faithfulness, 1-enhanced against no R_meta",
-                lambda r: gain(r, NO_META, ENHANCED, "verifier", "faithfulness"),
-                lambda x: x >= 0.05,
-            ),
-        ),
-    ),
-    (
-        "Generator RL from learned judges",
-        (
-            (
-                "Pass@1, gained",
-                lambda r: gain(r, COLD, GENERATOR, "generator", "pass_at_1"),
-                lambda x: x >= 0.20,
-            ),
-            *_each(
-                "Pass@1",
-                "generator",
-                "pass_at_1",
-                (GENERATOR, SERVED, GENERATOR_2),
-                lambda x: x >= 0.90,
-            ),
-        ),
-    ),
-    (
-        "Honest self-evaluation",
-        tuple(
-            (
-                f"error{where}, {version}, as a share of the cold start's",
-                lambda r, v=version, k=kind: (
-                    value(r, v, k, "self_error") / value(r, COLD, k, "self_error")
-                ),
-                lambda x: x <= 0.5,
+                f"accuracy, {version} against no R_meta",
+                gain(NO_META, version, "verifier", "accuracy"),
+                at_least(-0.02),
             )
-            for where, kind in (("", "generator"), (" on hard problems", "generator-hard"))
-            for version in (NO_SELF, GENERATOR, GENERATOR_2)
+            for version in (ENHANCED, SERVED, SERVED_2)
         ),
-    ),
-    (
-        "Auto-labels",
-        tuple(
-            part
-            for where, kind, version in (
-                ("the cold start's proofs", "labels", COLD),
-                ("iteration 1's", "labels", GENERATOR),
-                ("iteration 2's", "labels", GENERATOR_2),
-                ("iteration 2's, hard", "labels-hard", GENERATOR_2),
-            )
-            for part in (
-                (f"agreement, {where}", _figure(version, kind, "agreement"), lambda x: x >= 0.97),
-                (f"undecided, {where}", _figure(version, kind, "undecided"), lambda x: x <= 0.15),
-            )
-        ),
-    ),
-    (
-        "Flywheel on hard problems, the consolidated model of iteration 2 against that of 1",
         (
-            (
-                "accuracy",
-                lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "accuracy"),
-                lambda x: x > 0,
-            ),
-            (
-                "faithfulness",
-                lambda r: gain(r, SERVED, SERVED_2, "verifier-hard", "faithfulness"),
-                lambda x: x > 0,
-            ),
-            (
-                "Pass@1",
-                lambda r: gain(r, SERVED, SERVED_2, "generator-hard", "pass_at_1"),
-                lambda x: x > 0,
-            ),
-            (
-                "Pass@1, before consolidation",
-                lambda r: gain(r, GENERATOR, GENERATOR_2, "generator-hard", "pass_at_1"),
-                lambda x: x > 0,
-            ),
+            "faithfulness, 1-enhanced against no R_meta",
+            gain(NO_META, ENHANCED, "verifier", "faithfulness"),
+            at_least(0.05),
         ),
-    ),
-    (
-        "Sequential refinement, hard problems",
-        tuple(
-            part
-            for version in (COLD, GENERATOR, GENERATOR_2)
-            for part in (
-                (
-                    f"Pass@1, 8 rounds against 1, {version}",
-                    lambda r, v=version: (
-                        refined(r, v, "pass_at_1", 8) - refined(r, v, "pass_at_1", 1)
-                    ),
-                    lambda x: x > 0,
-                ),
-                *(
-                    (
-                        f"Best@32 against Pass@1, round {number}, {version}",
-                        lambda r, v=version, n=number: (
-                            refined(r, v, "best_of_32", n) - refined(r, v, "pass_at_1", n)
-                        ),
-                        lambda x: x >= 0.05,
-                    )
-                    for number in (1, 8)
-                ),
-            )
+    ],
+    "Generator RL from learned judges": [
+        ("Pass@1, gained", gain(COLD, GENERATOR, "generator", "pass_at_1"), at_least(0.20)),
+        *each_of((GENERATOR, SERVED, GENERATOR_2), "generator", "pass_at_1", "Pass@1", least=0.90),
+    ],
+    "Honest self-evaluation": list(honest_self_evaluation()),
+    "Auto-labels": list(auto_labels()),
+    "Flywheel on hard problems, the consolidated model of iteration 2 against that of 1": [
+        ("accuracy", gain(SERVED, SERVED_2, "verifier-hard", "accuracy"), is_positive),
+        ("faithfulness", gain(SERVED, SERVED_2, "verifier-hard", "faithfulness"), is_positive),
+        ("Pass@1", gain(SERVED, SERVED_2, "generator-hard", "pass_at_1"), is_positive),
+        (
+            "Pass@1, before consolidation",
+            gain(GENERATOR, GENERATOR_2, "generator-hard", "pass_at_1"),
+            is_positive,
         ),
-    ),
-)
+    ],
+    "Sequential refinement, hard problems": list(refinement()),
+}
 
 
 def main() -> None:
@@ -262,7 +206,7 @@ def _claims(results: dict[str, Result]) -> list[str]:
         f"| claim | figure | {_seeds(results)} | holds |",
         "|---|---|" + "---|" * (len(results) + 1),
     ]
-    for claim, parts in CLAIMS:
+    for claim, parts in CLAIMS.items():
         for number, (figure, found, holds) in enumerate(parts):
             seen = [found(result) for result in results.values()]
             shown = [f"**{each:.3f}**" if holds(each) else f"{each:.3f}" for each in seen]
@@ -293,7 +237,7 @@ def _refinement(results: dict[str, Result]) -> list[str]:
         f"| version | seed | figure | {columns} |",
         "|---|---|---|---|---|---|---|",
     ]
-    for version in (COLD, GENERATOR, GENERATOR_2):
+    for version in LABELED:
         for seed, result in results.items():
             for title, name in (("Pass@1", "pass_at_1"), ("Best@32", "best_of_32")):
                 shown = [
