@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,16 @@ def test_the_four_templates_become_a_pack_with_our_placeholders(tmp_path: Path) 
         made.phrases,
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["math_templates.py", "pack"]
+
+
+@pytest.mark.parametrize("filler", [" ", "$", " //"])
+def test_a_long_line_is_searched_for_a_score_once(tmp_path: Path, filler: str) -> None:
+    long = f"x{filler * 10_000}y"
+    source = official(meta_verification=f'"""{META}\n{long}"""')
+    began_s = time.process_time()
+    pack = import_pack(write(tmp_path, source), tmp_path / "pack")
+    assert pack.phrases.meta_score == "**Final rating**"
+    assert time.process_time() - began_s < 2
 
 
 def test_the_phrases_are_those_of_the_sample_answers(tmp_path: Path) -> None:

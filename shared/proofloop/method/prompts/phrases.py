@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import pairwise
+from string import whitespace
 
 from proofloop.schema.records import Record
 
@@ -18,9 +19,8 @@ SELF_HEADING = "## Self Evaluation"
 LONGEST_PHRASE = 200
 """Characters. A longer line is an explanation, not a phrase."""
 
-_COMMENT = re.compile(r"\s*//.*")
 _HEADING = re.compile(r"#{1,6} +\S|\*\*[^*]+\*\*$")
-_SCORE_LINE = re.compile(r"^(.*?)[\s$]*(?:\\\[|\\\()?\s*\\boxed\s*\{")
+_SCORE = re.compile(r"\\boxed\s*\{")
 _PLACEHOLDER = re.compile(r"\.\.\.|…|\(|\[|<")
 
 
@@ -107,18 +107,24 @@ def _find_proof(template: str) -> tuple[str, str, str, str]:
 def _find_evaluation(template: str, name: str) -> tuple[str, str]:
     """The intro ("" for none) and the phrase before the score."""
     lines = _lines(template)
-    boxed = [number for number, line in enumerate(lines) if _SCORE_LINE.match(line)]
+    boxed = [(number, found) for number, line in enumerate(lines) if (found := _SCORE.search(line))]
     if not boxed:
         raise LookupError(f"template {name} shows no score in \\boxed{{...}}")
-    number = boxed[-1]
-    found = _SCORE_LINE.match(lines[number])
-    assert found is not None
-    while not (phrase := found[1].strip() if found else lines[number]) and number > 0:
-        number, found = number - 1, None
+    number, score = boxed[-1]
+    phrase = _without_delimiter(lines[number][: score.start()])
+    while not phrase and number > 0:
+        number -= 1
+        phrase = lines[number]
     has_word = re.search(r"[^\W\d_]", phrase) and not _PLACEHOLDER.match(phrase)
     if not has_word or len(phrase) > LONGEST_PHRASE:
         raise LookupError(f"template {name} shows no phrase before the score in \\boxed{{...}}")
     return _find_intro(lines[:number]), phrase
+
+
+def _without_delimiter(text: str) -> str:
+    """The text without the beginning of a formula at its end: `$`, `\\[` or `\\(`."""
+    text = text.rstrip()
+    return text.removesuffix("\\[").removesuffix("\\(").rstrip(f"${whitespace}").strip()
 
 
 def _find_intro(lines: list[str]) -> str:
@@ -130,7 +136,7 @@ def _find_intro(lines: list[str]) -> str:
 
 
 def _lines(template: str) -> list[str]:
-    return [_COMMENT.sub("", line).strip() for line in template.splitlines()]
+    return [line.partition("//")[0].strip() for line in template.splitlines()]
 
 
 def _last_line(lines: list[str], text: str) -> int:
