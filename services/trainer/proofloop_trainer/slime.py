@@ -31,14 +31,10 @@ def slime_samples(batch: TrainingBatch, settings: GrpoSettings) -> Iterator[dict
     """The batch's samples in order as slime's dictionaries; `settings.truncated` decides on
     truncated ones.
     """
-    groups = {
-        group: place
-        for place, group in enumerate(dict.fromkeys(sample.group for sample in batch.samples))
-    }
-    for index, (sample, advantage) in enumerate(
-        zip(batch.samples, advantages(batch.samples), strict=True)
-    ):
-        yield _sample(sample, advantage, groups[sample.group], index, settings)
+    groups = list(dict.fromkeys(sample.group for sample in batch.samples))
+    pairs = zip(batch.samples, advantages(batch.samples), strict=True)
+    for index, (sample, advantage) in enumerate(pairs):
+        yield _sample(sample, advantage, groups.index(sample.group), index, settings)
 
 
 def slime_lines(batch: TrainingBatch, settings: GrpoSettings) -> str:
@@ -76,10 +72,9 @@ def notes(settings: GrpoSettings) -> str:
         f"epochs = {settings.epochs}: slime passes over a batch once; its --num-epoch counts"
         " passes over the prompts",
         f"minibatch_sequences = {settings.minibatch_sequences}: set as --num-steps-per-rollout, by"
-        " the largest batch; "
-        "set --rollout-batch-size and --n-samples-per-prompt so that their product is the samples"
-        " of a batch: "
-        "batches differ in size, and slime drops the samples beyond a multiple",
+        " the largest batch; set --rollout-batch-size and --n-samples-per-prompt so that their"
+        " product is the samples of a batch: batches differ in size, and slime drops the samples"
+        " beyond a multiple",
         f"decay_steps = {settings.decay_steps}: --lr-decay-iters counts updates; the learning rate"
         " falls at each",
         f"tokens_per_pass = {settings.tokens_per_pass}: affects only memory; see"
@@ -97,45 +92,34 @@ def launch_arguments(settings: GrpoSettings, samples: int = 1) -> list[str]:
     `samples`: the number of samples in the largest batch.
     """
     updates = math.ceil(samples / settings.minibatch_sequences)
-    arguments = [
-        *(
-            "--advantage-estimator",
-            "grpo",
-            "--disable-grpo-std-normalization",
-            "--disable-rewards-normalization",
-        ),
-        *("--eps-clip", f"{settings.clip_low}", "--eps-clip-high", f"{settings.clip_high}"),
-        *("--lr", f"{settings.learning_rate}", "--weight-decay", f"{settings.weight_decay}"),
-        *("--lr-decay-style", "linear" if settings.decay_steps else "constant"),
-        *(
-            "--rollout-temperature",
-            f"{settings.temperature}",
-            "--clip-grad",
-            f"{settings.max_grad_norm}",
-        ),
-        *("--num-steps-per-rollout", f"{updates}", "--use-rollout-logprobs"),
+    flags = [
+        "--disable-grpo-std-normalization",
+        "--disable-rewards-normalization",
+        "--use-rollout-logprobs",
     ]
+    options: dict[str, object] = {
+        "--advantage-estimator": "grpo",
+        "--eps-clip": settings.clip_low,
+        "--eps-clip-high": settings.clip_high,
+        "--lr": settings.learning_rate,
+        "--lr-decay-style": "linear" if settings.decay_steps else "constant",
+        "--weight-decay": settings.weight_decay,
+        "--rollout-temperature": settings.temperature,
+        "--clip-grad": settings.max_grad_norm,
+        "--num-steps-per-rollout": updates,
+    }
     if settings.decay_steps:
-        lowest = settings.step_size(settings.decay_steps)
-        arguments += [
-            "--min-lr",
-            f"{lowest:g}",
-            "--lr-decay-iters",
-            f"{settings.decay_steps * updates}",
-        ]
-    arguments += ["--use-rollout-routing-replay"] if settings.replay_routing else []
+        options["--min-lr"] = f"{settings.step_size(settings.decay_steps):g}"
+        options["--lr-decay-iters"] = settings.decay_steps * updates
+    if settings.replay_routing:
+        flags.append("--use-rollout-routing-replay")
     if settings.kl_coefficient:
-        arguments += [
-            "--use-kl-loss",
-            "--kl-loss-coef",
-            f"{settings.kl_coefficient}",
-            "--kl-loss-type",
-            "k3",
-        ]
-        arguments += ["--use-unbiased-kl"] if settings.unbiased_kl else []
+        flags += ["--use-kl-loss", *(["--use-unbiased-kl"] if settings.unbiased_kl else [])]
+        options |= {"--kl-loss-coef": settings.kl_coefficient, "--kl-loss-type": "k3"}
     if settings.off_policy_mask_threshold is not None:
-        arguments += ["--use-opsm", "--opsm-delta", f"{settings.off_policy_mask_threshold}"]
-    return arguments
+        flags.append("--use-opsm")
+        options["--opsm-delta"] = settings.off_policy_mask_threshold
+    return [*flags, *(word for name, value in options.items() for word in (name, f"{value}"))]
 
 
 def _sample(
