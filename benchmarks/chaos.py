@@ -204,10 +204,8 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
     if triton:
         engine, prompts = TRITON.format(endpoint=triton.endpoint), "nano"
     else:
-        engine, prompts = (
-            SIMULATED.format(latency_s=plan.latency_s, call_log=place / "call_log"),
-            "math",
-        )
+        engine = SIMULATED.format(latency_s=plan.latency_s, call_log=place / "call_log")
+        prompts = "math"
     run.write_text(RUN.format(**fields, engine=engine, prompts=prompts))
     with installation(broker, s3, place) as (fleet, store, letters):
         for role, replica in product(PIPELINE_ROLES, range(REPLICAS)):

@@ -268,10 +268,8 @@ class Rollout:
     @contextmanager
     def _posing(self, bus: RabbitBus) -> Iterator[None]:
         """Keep the planned number of proofs in flight while the block runs."""
-        over, events = (
-            threading.Event(),
-            planned(load_runspec(self.release.place / "rollout.toml"), self.store),
-        )
+        over = threading.Event()
+        events = planned(load_runspec(self.release.place / "rollout.toml"), self.store)
 
         def pose() -> None:
             while not over.wait(0.3):

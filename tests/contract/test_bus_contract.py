@@ -49,10 +49,8 @@ class DeadOnBroker(list[DeadLetter]):
 @contextmanager
 def rabbitmq(broker: Broker) -> Iterator[BusSubject]:
     namespace = f"test-{uuid.uuid4().hex[:8]}"
-    bus, letters = (
-        EmbeddedBus(broker.url, namespace=namespace),
-        DeadLetters(broker.url, namespace=namespace),
-    )
+    bus = EmbeddedBus(broker.url, namespace=namespace)
+    letters = DeadLetters(broker.url, namespace=namespace)
 
     def wait_idle(timeout_s: float) -> bool:
         """Nothing ready, nothing later, nothing here, several times in a row: what travels is in

@@ -278,11 +278,9 @@ class S3Server(ThreadingHTTPServer):
         self.listing = (
             b"<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
         )
-        self._refusals, self._for_ever, self._only_conditions = (
-            list(refusals),
-            for_ever,
-            only_conditions,
-        )
+        self._refusals = list(refusals)
+        self._for_ever = for_ever
+        self._only_conditions = only_conditions
         Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     def refusal(self, request: BaseHTTPRequestHandler) -> tuple[int, str] | None:

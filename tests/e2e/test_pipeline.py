@@ -153,10 +153,8 @@ def test_problems_of_a_file_get_labels(tmp_path: Path) -> None:
 def test_answers_as_json_give_the_labels_of_answers_as_text(tmp_path: Path, reading: str) -> None:
     labels = []
     for prompts in ("math", "math-json"):
-        store, spec = (
-            LocalStore(tmp_path / prompts),
-            runspec(prompts=prompts, reading=reading, engine=NOISY),
-        )
+        store = LocalStore(tmp_path / prompts)
+        spec = runspec(prompts=prompts, reading=reading, engine=NOISY)
         found = check_every_proof_is_labeled_once(store, spec, run(store, spec))
         labels.append({proof_id: said(label) for proof_id, label in found.items()})
     assert labels[0] == labels[1]
@@ -754,10 +752,8 @@ def test_the_hours_before_there_was_a_budget_count(tmp_path: Path) -> None:
 def test_a_run_ends_when_its_budget_is_used_up_and_goes_on_with_more(
     tmp_path: Path, iterations: int
 ) -> None:
-    store, engine = (
-        LocalStore(tmp_path),
-        CountingEngine(latency_s=0.02, tokens=100, good_share=0.4 / iterations),
-    )
+    store = LocalStore(tmp_path)
+    engine = CountingEngine(latency_s=0.02, tokens=100, good_share=0.4 / iterations)
     problems = {"domain": "nano", "count": 6, "proofs_per_problem": 2}
     least, all_names = 0.0, set[str]()
     for tokens in (5_000, 15_000, 10_000_000):

@@ -29,11 +29,9 @@ def queue(figure: str, name: str = "proofloop.verifier", vhost: str = "/") -> st
     return f'rabbitmq_queue_{figure}{{namespace="brokers",pod="b",vhost="{vhost}",queue="{name}"}}'
 
 
-READY, CONSUMERS, GIVEN_UP = (
-    queue("messages_ready"),
-    queue("consumers"),
-    queue("messages", "proofloop.verifier.dead"),
-)
+READY = queue("messages_ready")
+CONSUMERS = queue("consumers")
+GIVEN_UP = queue("messages", "proofloop.verifier.dead")
 ELSEWHERE = queue("consumers", vhost="other")
 
 

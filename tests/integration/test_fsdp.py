@@ -34,10 +34,8 @@ from tests.unit.trainer.grpo_examples import save_tiny_model
 pytestmark = pytest.mark.timeout(1200)
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE, SCRIPT = (
-    ROOT / "examples" / "train-fsdp2",
-    str(ROOT / "tests" / "integration" / "two_processes.py"),
-)
+EXAMPLE = ROOT / "examples" / "train-fsdp2"
+SCRIPT = str(ROOT / "tests" / "integration" / "two_processes.py")
 TWO_ON_CPU = (str(EXAMPLE / "two-processes-cpu.yaml"),)
 ONE_ON_GPU = (str(EXAMPLE / "one-node-8-gpus.yaml"), "--num_processes", "1")
 MODELS = ("dense", "moe")
@@ -238,11 +236,9 @@ def test_layers_compute_in_16_bits_and_all_else_stays_in_32(
 
 
 def test_a_killed_curriculum_of_two_processes_goes_on_where_it_stood(tmp_path: Path) -> None:
-    curriculum, root, kept = (
-        tmp_path / "curriculum.toml",
-        tmp_path / "store",
-        tmp_path / "checkpoint",
-    )
+    curriculum = tmp_path / "curriculum.toml"
+    root = tmp_path / "store"
+    kept = tmp_path / "checkpoint"
     curriculum.write_text(CURRICULUM)
     command = ("-m", "proofloop_trainer.launch", "iterate", str(curriculum), "--store", str(root))
     store = LocalStore(root)

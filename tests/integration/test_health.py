@@ -135,11 +135,9 @@ def answers(port: int) -> bool:
 
 
 def test_a_store_whose_folder_cannot_be_looked_at_is_away_until_it_can(tmp_path: Path) -> None:
-    health, stopping, specs = (
-        Health(CheckTimes(interval_s=0.05)),
-        threading.Event(),
-        tmp_path / keys.SPECS.rstrip("/"),
-    )
+    health = Health(CheckTimes(interval_s=0.05))
+    stopping = threading.Event()
+    specs = tmp_path / keys.SPECS.rstrip("/")
     specs.symlink_to(specs.name)
     health.watch(LocalBus(), LocalStore(tmp_path), stopping)
     assert wait_until(lambda: "cannot read the size of" in health.unready(), 60), health.unready()

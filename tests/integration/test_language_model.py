@@ -253,10 +253,8 @@ def test_triton_streams_the_answers_of_the_engine_local_in_whole_characters(
         for prompt, temperature in ((FOXES, 0.0), (CHINESE, 0.0), (CHINESE, 1.0)):
             messages = json.dumps([{"role": "user", "content": prompt}])
             asked = ask(server, messages=messages, sampling_param_temperature=temperature, **wanted)
-            last, expected = (
-                asked.last(),
-                engine.submit(request(prompt, temperature=temperature)).result(120),
-            )
+            last = asked.last()
+            expected = engine.submit(request(prompt, temperature=temperature)).result(120)
             assert last["text_output"][0].decode() == expected.text
             assert tuple(last["token_ids"]) == expected.tokens.completion_ids
             assert last["logprobs"].tolist() == pytest.approx(expected.tokens.logprobs, abs=1e-4)

@@ -214,11 +214,9 @@ class EventConsumer(Consumer):  # type: ignore[misc]
         message.__dict__[RAW] = message.body
         id = message.properties.get("message_id") or message.delivery_tag
         message.headers = {**count_headers(message.headers), "task": UNKNOWN_TASK, "id": str(id)}
-        message.body, message.content_type, message.content_encoding = (
-            NOTHING,
-            "application/json",
-            "utf-8",
-        )
+        message.body = NOTHING
+        message.content_type = "application/json"
+        message.content_encoding = "utf-8"
         message.errors, message._decoded_cache = [], None
         self.task_consumer.on_message(message)
 

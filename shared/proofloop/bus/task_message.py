@@ -38,10 +38,8 @@ PERSISTENT = DeliveryMode.Persistent.value
 UNKNOWN_TASK, RAW = "message", "raw"
 """The task for a message that is not an event's task, and the attribute that keeps its body."""
 
-BEFORE, AFTER = (
-    b"[[",
-    b'], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]',
-)
+BEFORE = b"[["
+AFTER = b'], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 """The bytes of a body before and after the event: positional arguments, keyword arguments, and
 Celery's canvas, which is unused.
 """

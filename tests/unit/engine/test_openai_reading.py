@@ -259,10 +259,8 @@ def test_a_raised_idle_timeout_is_not_cut_by_the_other() -> None:
 
 
 def test_after_the_finish_nothing_holds_off_the_end() -> None:
-    deadline, answer = (
-        StreamDeadline(idle_s=10, content_s=25, now=0),
-        answer_of(chunk({"content": "x"}, "stop")),
-    )
+    deadline = StreamDeadline(idle_s=10, content_s=25, now=0)
+    answer = answer_of(chunk({"content": "x"}, "stop"))
     assert [deadline.extend(answer, now) for now in (1, 4, 5.5)] == [1 + AFTER_FINISH_S] * 3
     answer.absorb(b"[DONE]")
     assert deadline.extend(answer, 2) == 2 + AFTER_DONE_S

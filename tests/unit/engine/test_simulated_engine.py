@@ -149,10 +149,8 @@ def test_a_proof_that_says_nothing_of_itself_has_one_quality_for_all_verifiers()
 
 def test_shares_are_as_planted() -> None:
     good = "Simulated proof 8f3a of quality 1."
-    skilled, careless = (
-        SimulatedSettings(good_share=0.3, half_share=0.4, verifier_noise=0),
-        SimulatedSettings(verifier_noise=0.2),
-    )
+    skilled = SimulatedSettings(good_share=0.3, half_share=0.4, verifier_noise=0)
+    careless = SimulatedSettings(verifier_noise=0.2)
     assert share(skilled, "generator", lambda v: v.score == 1) == pytest.approx(0.3, abs=0.04)
     assert share(skilled, "generator", lambda v: v.score == 0.5) == pytest.approx(0.28, abs=0.04)
     assert share(careless, "verifier", lambda v: v.score != 1, good) == pytest.approx(0.2, abs=0.04)

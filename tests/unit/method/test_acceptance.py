@@ -14,11 +14,9 @@ from proofloop.schema.records import Judgement
 from tests.builders import judgement
 
 UNREAD = judgement(0, None)
-GOOD, MINOR, BAD = (
-    judgement(0),
-    judgement(0, 0.5, confirmed=True),
-    judgement(0, 0.0, confirmed=True),
-)
+GOOD = judgement(0)
+MINOR = judgement(0, 0.5, confirmed=True)
+BAD = judgement(0, 0.0, confirmed=True)
 ALARM = judgement(0, 0.0, confirmed=False)
 
 

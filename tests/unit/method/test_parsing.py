@@ -30,11 +30,9 @@ ONES = ["1", "1.0", "1.00", " 1", r"\mathrm{1}", r"\text{1}", "$1$"]
 
 
 READER = Reader()
-parse_proof, parse_evaluation, parse_meta_critique = (
-    READER.proof,
-    READER.evaluation,
-    READER.meta_critique,
-)
+parse_proof = READER.proof
+parse_evaluation = READER.evaluation
+parse_meta_critique = READER.meta_critique
 
 
 def verdict(text: str, finish_reason: str = "stop") -> Verdict:

@@ -76,10 +76,8 @@ def inside(gate: BudgetGate, event: Event, role: str) -> Iterator[None]:
 )
 def test_a_budget_is_used_up_when_a_limit_is_reached(budget: dict[str, float], limit: str) -> None:
     run = Counted(limited(**budget))
-    run.spent, run.seconds = (
-        {"generator": Spent(1, 60, 300, 1), "verifier": Spent(2, 40, 600, 2)},
-        7200,
-    )
+    run.spent = {"generator": Spent(1, 60, 300, 1), "verifier": Spent(2, 40, 600, 2)}
+    run.seconds = 7200
     assert run.meter.over() == limit
 
 
@@ -148,11 +146,9 @@ def test_a_run_that_is_stopped_waits_for_no_room() -> None:
 def test_a_service_drops_the_messages_of_a_run_with_the_mark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, clock, specs = (
-        LocalStore(tmp_path),
-        [100.0],
-        {RUN: limited(tokens=1), "free": runspec("free")},
-    )
+    store = LocalStore(tmp_path)
+    clock = [100.0]
+    specs = {RUN: limited(tokens=1), "free": runspec("free")}
     monkeypatch.setattr("proofloop.runs.budget.time.monotonic", lambda: clock[0])
     gate = MarkGate(store, specs.__getitem__)
 

@@ -122,11 +122,9 @@ def test_endpoints_may_move_and_say_no_other_model(tmp_path: Path) -> None:
     def at(*endpoints: dict[str, Any]) -> RunSpec:
         return runspec(engine={"kind": "openai", "settings": {"endpoints": list(endpoints)}})
 
-    store, one, two = (
-        LocalStore(tmp_path),
-        {"base_url": "http://one/v1"},
-        {"base_url": "http://two/v1", "weight": 2},
-    )
+    store = LocalStore(tmp_path)
+    one = {"base_url": "http://one/v1"}
+    two = {"base_url": "http://two/v1", "weight": 2}
     create_run(store, runspec(engine={"kind": "openai", "settings": one}), resume=False)
     create_run(store, at(one, two), resume=True)
     create_run(store, at(two), resume=True)

@@ -68,11 +68,9 @@ class Answer:
             self.token_ids.append(token)
             self.logprobs.append({token: SimpleNamespace(logprob=-1.0)})
             if token == TOKENS - 1:
-                self.finish_reason, self.stop_reason, self.token_ids = (
-                    "stop",
-                    "END",
-                    self.token_ids[:-1],
-                )
+                self.finish_reason = "stop"
+                self.stop_reason = "END"
+                self.token_ids = self.token_ids[:-1]
             yield self
             self.seen.append((len(self.call.latest.token_ids), sum(self.call.latest.logprobs)))
 
@@ -109,10 +107,8 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
 
 
 def test_a_streamed_answer_is_read_once_as_it_comes_and_once_at_its_end(answer: Answer) -> None:
-    engine, done = (
-        TensorRTEngine(Path(), TensorRTSettings(engine="tensorrt_llm")),
-        threading.Event(),
-    )
+    engine = TensorRTEngine(Path(), TensorRTSettings(engine="tensorrt_llm"))
+    done = threading.Event()
     Counted.read = 0
     answer.call = engine.begin(ServingRequest("a", "Prove it.", Sampling(), seed=0), done.set)
     answer.has_begun.set()

@@ -217,10 +217,8 @@ def test_a_loss_that_is_not_finite_is_refused(model_folder):
 def test_sample_that_cannot_be_learned_from_is_named_and_changes_nothing(
     broken, problem, model_folder
 ):
-    learner, untouched = (
-        GrpoLearner(model_folder, ONE_UPDATE),
-        GrpoLearner(model_folder, ONE_UPDATE),
-    )
+    learner = GrpoLearner(model_folder, ONE_UPDATE)
+    untouched = GrpoLearner(model_folder, ONE_UPDATE)
     with pytest.raises(ProofloopError, match=problem):
         learner.step(batch(sample(0.0), broken))
     assert same(weights(learner), weights(untouched))
@@ -337,10 +335,8 @@ def rollout(learner: GrpoLearner, step: int, prompts: int = 16, group: int = 8, 
         with torch.no_grad():
             next_logprobs = learner.model(ids).logits[:, -1].log_softmax(-1)
         token = torch.multinomial(next_logprobs.exp(), 1, generator=generator)
-        ids, logprobs = (
-            torch.cat([ids, token], 1),
-            torch.cat([logprobs, next_logprobs.gather(1, token)], 1),
-        )
+        ids = torch.cat([ids, token], 1)
+        logprobs = torch.cat([logprobs, next_logprobs.gather(1, token)], 1)
     return batch(
         *(
             sample(

@@ -117,10 +117,8 @@ def test_each_field_of_an_omission_under_judgement_is_marked_as_the_checker_has_
     """Marks of what is right are 0, others name the step; where the step is not missing its label
     is what is wrong.
     """
-    ids, seen = (
-        {phrase: TOKENIZER.convert_tokens_to_ids(phrase) for phrase in PHRASES},
-        Counter[str](),
-    )
+    ids = {phrase: TOKENIZER.convert_tokens_to_ids(phrase) for phrase in PHRASES}
+    seen = Counter[str]()
     for batch in itertools.islice(practice_batches(TOKENIZER, seed=3), 8):
         for tokens, marks in zip(batch.tokens_BT.tolist(), batch.marks_BT.tolist(), strict=True):
             end = tokens.index(TOKENIZER.convert_tokens_to_ids("<assistant>"))
@@ -130,10 +128,8 @@ def test_each_field_of_an_omission_under_judgement_is_marked_as_the_checker_has_
             for place in (
                 place for place in range(end) if analysis and tokens[place] == ids[" is missing:"]
             ):
-                label, goes_on = (
-                    TOKENIZER.decode(tokens[place - 1]),
-                    tokens[place + 6] == ids[", then "],
-                )
+                label = TOKENIZER.decode(tokens[place - 1])
+                goes_on = tokens[place + 6] == ids[", then "]
                 places = [
                     place + offset for offset in ((1, 2, 3, 5, 8) if goes_on else (1, 2, 3, 5))
                 ]

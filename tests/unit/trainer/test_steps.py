@@ -81,10 +81,8 @@ def test_the_last_step_keeps_its_weights_before_its_version_is_complete(tmp_path
 
 
 def test_weights_before_rounding_are_kept_whatever_was_killed_when(tmp_path: Path):
-    store, first = (
-        LocalStore(tmp_path / "store"),
-        save_tiny_model(tmp_path / "first", dtype=torch.bfloat16),
-    )
+    store = LocalStore(tmp_path / "store")
+    first = save_tiny_model(tmp_path / "first", dtype=torch.bfloat16)
     learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
     version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first).version
     kept, checkpoint = keys.weights(version), keys.checkpoint("run", "verifier", 1)
@@ -101,10 +99,8 @@ def test_weights_before_rounding_are_kept_whatever_was_killed_when(tmp_path: Pat
 
 
 def test_a_damaged_checkpoint_gives_no_weights_to_go_on_from(tmp_path: Path):
-    store, first = (
-        LocalStore(tmp_path / "store"),
-        save_tiny_model(tmp_path / "first", dtype=torch.bfloat16),
-    )
+    store = LocalStore(tmp_path / "store")
+    first = save_tiny_model(tmp_path / "first", dtype=torch.bfloat16)
     learner = open_learner(store, "run", "verifier", 0, ONE_UPDATE, first, first)
     version = take_step(store, "run", "verifier", learner, batch(*ragged_samples(8)), first).version
     checkpoint = version_folder(store, tmp_path, keys.checkpoint("run", "verifier", 1))
@@ -118,11 +114,9 @@ def test_a_damaged_checkpoint_gives_no_weights_to_go_on_from(tmp_path: Path):
 def test_a_model_that_was_made_is_not_made_again_for_its_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    store, made, version = (
-        LocalStore(tmp_path / "store"),
-        list[Path](),
-        keys.model("run", "1-consolidate", 9),
-    )
+    store = LocalStore(tmp_path / "store")
+    made = list[Path]()
+    version = keys.model("run", "1-consolidate", 9)
 
     def make(folder: Path) -> None:
         made.append(save_tiny_model(folder, seed=len(made)))

@@ -673,12 +673,10 @@ class FailingFor:
     """Answers all calls but the one of this name, or none for "", while `fails` is set."""
 
     def __init__(self, name: str, is_load: bool = False) -> None:
-        self.name, self.engine, self.fails, self.is_load = (
-            name,
-            CountingEngine(verifier_noise=0),
-            True,
-            is_load,
-        )
+        self.name = name
+        self.engine = CountingEngine(verifier_noise=0)
+        self.fails = True
+        self.is_load = is_load
 
     def submit(self, request: GenerationRequest) -> Call:
         call = self.engine.submit(request)

@@ -23,10 +23,8 @@ def demonstration_of(answer: BestAnswer, pack: PromptPack, store: Store) -> Demo
         prompt, text = pack.prove(question), _proof_text(answer, proof, store)
     elif answer.role == "verifier":
         critique = get_record(store, answer.key, Critique)
-        prompt, text = (
-            pack.verify(question, proof.solution),
-            _whole(critique.raw, critique.analysis),
-        )
+        prompt = pack.verify(question, proof.solution)
+        text = _whole(critique.raw, critique.analysis)
     else:
         meta = get_record(store, answer.key, MetaCritique)
         analysis = _analysis(proof, found.name.index, store)

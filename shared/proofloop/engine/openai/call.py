@@ -57,10 +57,8 @@ class OpenAICall(EventLoopCall):
 
     def keep_partial(self, error: EngineError) -> None:
         """Add the partial answer of the last attempt and the cost of all attempts to the error."""
-        error.partial, error.partial_reasoning = (
-            joined(self.answer.text),
-            joined(self.answer.reasoning),
-        )
+        error.partial = joined(self.answer.text)
+        error.partial_reasoning = joined(self.answer.reasoning)
         usage = self.answer.usage
         error.prompt_tokens = self._failed_prompt_tokens + (usage.prompt_tokens if usage else 0)
         error.completion_tokens = self._failed_completion_tokens + (

@@ -136,10 +136,8 @@ class TritonAnswer:
 
     def _tokens(self) -> Tokens | None:
         """Ids and log-probabilities, or None unless all of them arrived."""
-        prompt_ids, ids = (
-            self.numbers.get("prompt_token_ids", ()),
-            self.numbers.get("token_ids", ()),
-        )
+        prompt_ids = self.numbers.get("prompt_token_ids", ())
+        ids = self.numbers.get("token_ids", ())
         logprobs = tuple(filter(math.isfinite, self.numbers.get("logprobs", ())))
         if not prompt_ids or not ids or not len(ids) == len(logprobs) == self._completion_tokens():
             return None
