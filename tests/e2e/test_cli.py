@@ -1016,7 +1016,7 @@ HELP = {
     "proof": "RUN [ID] --raw --store --json",
     "prove": "PROBLEM --using --proofs --store --json",
     "plan": "[FILE] --from --problems-per-hour --tokens-per-second --gpus --values --json",
-    "doctor": "[FILE] --wait --store --json",
+    "doctor": "[FILE] --wait --services --store --json",
     "runs": "list show steps measure report cost export search",
     "runs search": "RUN --store --json",
     "runs problems": "RUN --sort --show --search --costs --limit --store --json",

@@ -14,7 +14,9 @@ import helm_python
 import kubernetes_validate
 import pytest
 from jsonschema import Draft202012Validator
+from typer.testing import CliRunner
 
+from proofloop.cli.app import app
 from tests.helm.chart import CHART, SET_UPS, Object, render, values_of
 
 KUBERNETES = [f"1.{minor}" for minor in range(34, 38)]
@@ -31,6 +33,15 @@ WARNING = 2
 def test_a_set_up_passes_strict_lint(set_up: str) -> None:
     report = helm_python.lint(CHART, values_of(set_up), strict=True, namespace="maths")
     assert [line for line in report["messages"] if line["severity"] >= WARNING] == []
+
+
+def test_helm_test_fails_if_the_secret_lacks_the_broker(tmp_path: Path) -> None:
+    (container,) = render({})["Pod/proofloop-doctor"]["spec"]["containers"]
+    found = CliRunner().invoke(
+        app, container["command"][1:], env={"PROOFLOOP_SECRETS": str(tmp_path)}
+    )
+    assert found.exit_code == 1
+    assert "PROOFLOOP_BROKER is not set" in found.stdout
 
 
 @pytest.mark.parametrize("version", KUBERNETES)

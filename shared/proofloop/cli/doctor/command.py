@@ -57,6 +57,9 @@ def doctor(
             "--wait", min=1, max=86400, help="The timeout in seconds for the answers of all roles."
         ),
     ] = 300.0,
+    services: Annotated[
+        bool, typer.Option("--services", help="Require a broker, as services do.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -66,7 +69,7 @@ def doctor(
     file, also check its engine and models: each role answers a real prompt about the first problem,
     sampled and read as in the run. With a curriculum file, request one token from its engine.
     """
-    findings = [_python(), _disk(store), *_packages(), _store(store), *_broker()]
+    findings = [_python(), _disk(store), *_packages(), _store(store), *_broker(is_needed=services)]
     if file is not None:
         findings += list(_file(file, store, wait_s))
     emit([asdict(finding) for finding in findings], as_json=as_json)
@@ -172,10 +175,10 @@ def _broken(what: str, error: Exception, default_hint: str = "") -> Finding:
     return Finding(what, "broken", str(error), default_hint)
 
 
-def _broker() -> Iterator[Finding]:
-    """The broker, if one is set, and its queues."""
+def _broker(*, is_needed: bool) -> Iterator[Finding]:
+    """The broker, if one is set or needed, and its queues."""
     settings = load_settings()
-    if settings.broker is None:
+    if settings.broker is None and not is_needed:
         found = "PROOFLOOP_BROKER is not set: `proofloop run` runs all services in one process"
         yield Finding("broker", "ok", found)
         return
