@@ -94,11 +94,17 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
-{{/* The annotations of a service account whose pods use the store. */}}
-{{- define "proofloop.accountAnnotations" -}}
-{{- with .Values.serviceAccount.annotations }}
-annotations: {{- toYaml . | nindent 2 }}
-{{- end }}
+{{/* A service account without permissions: no pod calls the Kubernetes API. Takes (dict "root" $ "component" name "annotations" a). */}}
+{{- define "proofloop.account" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "proofloop.fullname" .root }}-{{ .component }}
+  labels: {{- include "proofloop.labels" . | nindent 4 }}
+  {{- with .annotations }}
+  annotations: {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
 {{- end -}}
 
 {{- define "proofloop.pullSecrets" -}}
