@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from proofloop.errors import EngineError
 from proofloop.schema.records import Sampling, Tokens
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -102,14 +103,32 @@ class Call(Protocol):
 class FutureCall:
     """The part of a call that a future answers. `cancel` is the engine's."""
 
-    def __init__(self) -> None:
-        self.future: Future[Generation] = Future()
+    def __init__(self, future: Future[Generation] | None = None) -> None:
+        self.future = future or Future[Generation]()
 
     def result(self, timeout_s: float | None = None) -> Generation:
         return self.future.result(timeout_s)
 
     def when_done(self, callback: Callable[[], None]) -> None:
         self.future.add_done_callback(lambda _: callback())
+
+
+class EndedCall:
+    """A call that has ended before its caller waits for it."""
+
+    def __init__(self, outcome: Generation | EngineError) -> None:
+        self._outcome = outcome
+
+    def result(self, timeout_s: float | None = None) -> Generation:
+        if isinstance(self._outcome, EngineError):
+            raise self._outcome
+        return self._outcome
+
+    def when_done(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def cancel(self) -> None:
+        """Do nothing: the call has ended."""
 
 
 class Engine(Protocol):

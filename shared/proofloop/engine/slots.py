@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 
 class Slots:
@@ -15,9 +17,14 @@ class Slots:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._arrivals = itertools.count()
 
-    def hold(self, priority: int) -> Held:
+    @asynccontextmanager
+    async def hold(self, priority: int) -> AsyncIterator[None]:
         """Hold a slot for a block. The lowest number starts first."""
-        return Held(self, priority)
+        await self.take(priority)
+        try:
+            yield
+        finally:
+            self.give()
 
     async def take(self, priority: int) -> None:
         if self._free:
@@ -40,18 +47,3 @@ class Slots:
                 granted.set_result(None)
                 return
         self._free += 1
-
-
-class Held:
-    """One slot, held for a block."""
-
-    __slots__ = ("_priority", "_slots")
-
-    def __init__(self, slots: Slots, priority: int) -> None:
-        self._slots, self._priority = slots, priority
-
-    async def __aenter__(self) -> None:
-        await self._slots.take(self._priority)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._slots.give()

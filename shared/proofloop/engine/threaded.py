@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 
-from proofloop.engine.base import Call, Generation, GenerationRequest
+from proofloop.engine.base import Call, FutureCall, Generation, GenerationRequest
 from proofloop.errors import EngineError
 
 
@@ -56,18 +55,16 @@ class ThreadedEngine(ABC):
         return found
 
 
-class _ThreadedCall:
+class _ThreadedCall(FutureCall):
     def __init__(self, future: Future[Generation], cancelled: threading.Event) -> None:
-        self._future, self._cancelled = future, cancelled
+        super().__init__(future)
+        self._cancelled = cancelled
 
     def result(self, timeout_s: float | None = None) -> Generation:
         try:
-            return self._future.result(timeout_s)
+            return super().result(timeout_s)
         except CancelledError as error:
             raise _closed() from error
-
-    def when_done(self, callback: Callable[[], None]) -> None:
-        self._future.add_done_callback(lambda _: callback())
 
     def cancel(self) -> None:
         self._cancelled.set()

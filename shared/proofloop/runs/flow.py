@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from proofloop.config.run_file import EngineSection, RunSpec
+from proofloop.config.run_file import EngineSection, RunSpec, endpoint_tables
 from proofloop.engine import find_engine
 from proofloop.schema.records import MODEL_ROLES, ModelRole
 
@@ -104,10 +104,7 @@ def endpoint_settings(engine: EngineSection) -> list[tuple[dict[str, Any], float
     """The settings of each endpoint and its share of the calls. An engine without endpoint tables
     is its only endpoint.
     """
-    found = engine.settings.get("endpoints")
-    tables = (
-        [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
-    )
+    tables = endpoint_tables(engine.settings)
     weights = [setting_limit(table, "weight", 1.0) for table in tables]
     shares = [weight / sum(weights) for weight in weights]
     each = [

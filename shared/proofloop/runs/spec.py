@@ -20,6 +20,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.engine import find_engine
 from proofloop.errors import ConfigError, NotFound, RunNotFound
 from proofloop.method.prompts import PromptPack, find_pack, load_pack, pack_names
+from proofloop.runs.flow import endpoint_settings
 from proofloop.runs.given import new_cases
 from proofloop.schema import keys
 from proofloop.schema.ids import is_id
@@ -217,22 +218,14 @@ def _decisive_settings(kind: str, endpoints: Any) -> list[str]:
 
 def _decisive(kind: str, table: Any) -> str:
     own = table if isinstance(table, Mapping) else {}  # Triton's endpoints are addresses
-    free = _changeable(kind) | {"weight"}
+    free = _changeable(kind) | {"endpoints", "weight"}
     return json.dumps({name: own[name] for name in sorted(own) if name not in free})
 
 
 def _engine_decides(spec: RunSpec, role: ModelRole) -> list[str]:
     """The settings that decide a role's answers, at each of its endpoints."""
     engine = spec.engine.of(role)
-    settings = engine.settings
-    shared = {name: value for name, value in settings.items() if name != "endpoints"}
-    endpoints = settings.get("endpoints")
-    tables = (
-        [own for own in endpoints if isinstance(own, Mapping)]
-        if isinstance(endpoints, list)
-        else []
-    )
-    return _decisive_settings(engine.kind, [{**shared, **own} for own in tables or [{}]])
+    return _decisive_settings(engine.kind, [own for own, _ in endpoint_settings(engine)])
 
 
 def _is_engine_setting(change: Difference) -> bool:

@@ -13,8 +13,7 @@ import threading
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from socketserver import ThreadingMixIn
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -113,10 +112,9 @@ class MonitoringServer:
         threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
 
 
-class _Server(ThreadingMixIn, HTTPServer):
+class _Server(ThreadingHTTPServer):
     """One thread for each connection: a slow client must not delay a probe."""
 
-    daemon_threads = True
     registry: CollectorRegistry
     health: Health
 

@@ -19,8 +19,14 @@ import pytest
 import structlog
 
 from proofloop.bus import ACK, Delivery, LocalBus, Outcome
-from proofloop.engine.base import Call, Engine, FinishReason, Generation, GenerationRequest
-from proofloop.engine.simulated.engine import AnsweredCall
+from proofloop.engine.base import (
+    Call,
+    EndedCall,
+    Engine,
+    FinishReason,
+    Generation,
+    GenerationRequest,
+)
 from proofloop.errors import (
     AccessRefused,
     CallRefused,
@@ -118,7 +124,7 @@ class SayingEngine:
     def submit(self, request: GenerationRequest) -> Call:
         text = self._texts[min(len(self.asked), len(self._texts) - 1)]
         self.asked.append(request.messages[0].content)
-        return AnsweredCall(Generation(text, "stop", 10, 20, 0.5, request.model))
+        return EndedCall(Generation(text, "stop", 10, 20, 0.5, request.model))
 
     def close(self) -> None: ...
 
@@ -130,7 +136,7 @@ class WritingEngine:
         self._written = written
 
     def submit(self, request: GenerationRequest) -> Call:
-        return AnsweredCall(self._written)
+        return EndedCall(self._written)
 
     def close(self) -> None: ...
 
@@ -144,7 +150,7 @@ class RefusingEngine:
     def submit(self, request: GenerationRequest) -> Call:
         if self._topic in request.messages[0].content:
             raise self._error
-        return AnsweredCall(Generation("", "length", 10, 20, 0.5, request.model))
+        return EndedCall(Generation("", "length", 10, 20, 0.5, request.model))
 
     def close(self) -> None: ...
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from proofloop.method.prompts import load_pack
+from proofloop.runs.costs import Spent
 from proofloop.runs.create import create_run
 from proofloop.schema import keys
 from proofloop.schema.records import Problem, Proof
@@ -56,6 +57,6 @@ def test_a_service_uses_nothing_of_a_deleted_run_for_another_of_its_name(
         assert len(runs.undecided.judgements(RUN, PROOF, 0)) == 1
         put_record(store, keys.judgement(RUN, PROOF, 1), judgement(1))
         assert len(runs.undecided.judgements(RUN, PROOF, 1)) == 2
-        usage.add(RUN, "verifier", 10, 5, 0.5)
+        usage.add(RUN, "verifier", Spent(1, 10, 5, 0.5))
         for prefix in (keys.run(RUN), keys.SPECS):
             store.delete_prefix(prefix)

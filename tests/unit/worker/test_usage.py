@@ -30,10 +30,10 @@ def test_each_process_counts_its_own_and_the_run_adds_up(tmp_path: Path) -> None
         usage = UsageCounter(RunningCalls())
         writer = UsageWriter(store, usage)
         for _ in range(number + KEPT):
-            usage.add(RUN, "verifier", 10, 5, 0.5)
+            usage.add(RUN, "verifier", Spent(1, 10, 5, 0.5))
             writer.write()
             writer.write()  # nothing changed: nothing is written
-        usage.add("other", "verifier", 10, 5, 0.5)
+        usage.add("other", "verifier", Spent(1, 10, 5, 0.5))
         writer.write()
     spent, flying = added_up(written(store, RUN))
     assert (dict(spent), flying) == ({"verifier": Spent(7, 70, 35, 3.5)}, {})
@@ -58,11 +58,11 @@ def test_calls_in_flight_of_a_process_that_died_count_no_more(tmp_path: Path) ->
 def test_a_run_that_is_taken_up_counts_what_services_do_since(tmp_path: Path) -> None:
     store, usage = LocalStore(tmp_path), UsageCounter(RunningCalls())
     writer = UsageWriter(store, usage)
-    usage.add(RUN, "generator", 1, 1, 1.0)
+    usage.add(RUN, "generator", Spent(1, 1, 1, 1.0))
     writer.write()
     found = ServicesUsage(store, runspec())
     found.begin()
-    usage.add(RUN, "generator", 10, 20, 2.0)
+    usage.add(RUN, "generator", Spent(1, 10, 20, 2.0))
     writer.write()
     found.read()
     assert found.since_begin == {"generator": Spent(1, 10, 20, 2.0)}
@@ -79,6 +79,6 @@ def test_an_unexpected_error_ends_no_counting(tmp_path: Path, quiet_log: None) -
             return super().put_if_absent(key, data, durable=durable)
 
     store, usage = Buggy(tmp_path), UsageCounter(RunningCalls())
-    usage.add(RUN, "verifier", 10, 5, 0.5)
+    usage.add(RUN, "verifier", Spent(1, 10, 5, 0.5))
     with written_usage(store, usage, every_s=0.02):
         assert wait_until(lambda: bool(list(written(store, RUN))), 60)

@@ -4,7 +4,7 @@
 other keys have defaults.
 """
 
-from proofloop.config.run_file.engine import EngineSection, check_loads_versions
+from proofloop.config.run_file.engine import EngineSection, check_loads_versions, endpoint_tables
 from proofloop.config.run_file.loading import (
     check_has_checker,
     load_prices,
@@ -27,6 +27,7 @@ __all__ = [
     "SamplingSection",
     "check_has_checker",
     "check_loads_versions",
+    "endpoint_tables",
     "load_prices",
     "load_runspec",
     "parse_runspec",

@@ -21,6 +21,12 @@ SECRET = re.compile(
 """The names of secret engine settings; OpenAI's `prompt_cache_key` is none."""
 
 
+def endpoint_tables(settings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The endpoints that have settings of their own; Triton's endpoints are addresses."""
+    found = settings.get("endpoints")
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []
+
+
 def _check_no_secret(settings: Mapping[str, Any]) -> None:
     """Raises ValueError for a secret in an engine's settings, or in a table inside them."""
     for name in _texts(settings):

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from http import HTTPStatus
 from typing import Literal
 
@@ -161,7 +162,7 @@ class Refusal:
     def kind(self) -> FailureKind:
         if self.status == HTTPStatus.NOT_FOUND and self.text.lstrip().startswith("<"):
             return "address"
-        return kind_of_failure(self.status, self._error())
+        return kind_of_failure(self.status, self._error)
 
     def unknown_fields(self, sent: Collection[str]) -> set[str]:
         """The optional fields of the request that the error text names."""
@@ -172,8 +173,8 @@ class Refusal:
     def names(self, field: str) -> bool:
         """Whether the error is about this field; its text may quote others."""
         complaint = (
-            f"{self.message()} {_places(_field(self._body(), 'detail'))}"
-            f" {_field(self._error(), 'param')}"
+            f"{self.message()} {_places(_field(self._body, 'detail'))}"
+            f" {_field(self._error, 'param')}"
         )
         return self.status in BAD_REQUEST and re.search(rf"\b{field}\b", complaint) is not None
 
@@ -189,15 +190,17 @@ class Refusal:
         """The server's error message, from whichever field it uses."""
         if page := TITLE.search(self.text):
             return f"a web page with the title {page[1].strip()!r}"
-        return find_message(self._body()) or self.text
+        return find_message(self._body) or self.text
 
+    @cached_property
     def _body(self) -> object:
         return _only(read_json(self.text))
 
+    @property
     def _error(self) -> object:
         """The error object: under `error`, or the whole body."""
-        error = _field(self._body(), "error")
-        return error if isinstance(error, dict) else self._body()
+        error = _field(self._body, "error")
+        return error if isinstance(error, dict) else self._body
 
 
 def read_json(text: str) -> object:

@@ -13,32 +13,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from proofloop.engine.base import Call, FutureCall, Generation, GenerationRequest
+from proofloop.engine.base import Call, EndedCall, FutureCall, Generation, GenerationRequest
 from proofloop.engine.simulated.answers import SimulatedSettings, answer, cancelled, latency_s
 from proofloop.errors import EngineError
-
-
-@dataclass(frozen=True)
-class AnsweredCall:
-    """A call that is already answered."""
-
-    generation: Generation | None
-    error: EngineError | None = None
-
-    def result(self, timeout_s: float | None = None) -> Generation:
-        if self.generation is None:
-            raise self.error or AssertionError("an answered call has an answer or an error")
-        return self.generation
-
-    def when_done(self, callback: Callable[[], None]) -> None:
-        callback()
-
-    def cancel(self) -> None:
-        """Does nothing: the call has ended."""
 
 
 class TimedCall(FutureCall):
@@ -100,9 +80,9 @@ class SimulatedEngine:
 
     def _answer_now(self, request: GenerationRequest) -> Call:
         try:
-            return AnsweredCall(answer(self._settings, request))
+            return EndedCall(answer(self._settings, request))
         except EngineError as error:
-            return AnsweredCall(None, error)
+            return EndedCall(error)
 
 
 class Timer:

@@ -11,8 +11,9 @@ from typing import NoReturn
 
 import structlog
 
-from proofloop.engine.base import Call, ChatMessage, Generation, GenerationRequest
+from proofloop.engine.base import Call, ChatMessage, EndedCall, Generation, GenerationRequest
 from proofloop.errors import CallRefused, EngineError, Retry
+from proofloop.runs.costs import Spent
 from proofloop.schema import keys
 from proofloop.schema.records import Provenance, RawAnswer, Tokens, Verdict, derive_seed, digest
 from proofloop.worker.calls.engine_trial import check_taken, is_answered
@@ -37,22 +38,6 @@ MAX_REASON_CHARS = 500
 
 _THIS_PROCESS = uuid.uuid4().hex[:8]
 _NUMBERS = itertools.count()
-
-
-class RefusedCall:
-    """A call that the engine refused. It fails like any other call."""
-
-    def __init__(self, error: EngineError) -> None:
-        self.error = error
-
-    def result(self, timeout_s: float | None = None) -> Generation:
-        raise self.error
-
-    def when_done(self, callback: Callable[[], None]) -> None:
-        callback()
-
-    def cancel(self) -> None:
-        """Do nothing: the call has ended."""
 
 
 def storable(text: str) -> str:
@@ -103,7 +88,7 @@ class ModelCall:
         try:
             return self.tools.engine(self._spec, request.role).submit(generation)
         except EngineError as error:
-            return RefusedCall(error)
+            return EndedCall(error)  # it fails like any other call
 
     def reply(self, unneeded_once: str = "") -> ModelReply:
         """Wait for the reply. Raises what `replies_of` raises."""
@@ -139,13 +124,11 @@ class ModelCall:
         self._count_answer(generation)
         keeps_tokens = self.request.is_trained_on or self._spec.keeps_tokens(self.request.role)
         provenance = self._provenance(
-            generation.prompt_tokens,
-            generation.completion_tokens,
-            generation.engine_seconds,
+            generation,
             generation.model_version,
-            self._keep(generation.tokens) if generation.tokens and keeps_tokens else "",
-            generation.finish_reason,
-            generation.served_by,
+            tokens_key=self._keep(generation.tokens) if generation.tokens and keeps_tokens else "",
+            finish_reason=generation.finish_reason,
+            served_by=generation.served_by,
         )
         text = storable(generation.text)
         raw = RawAnswer.of(text, storable(generation.reasoning))
@@ -164,13 +147,11 @@ class ModelCall:
             cached=generation.cached_tokens,
             completion=generation.completion_tokens,
         )
-        tools.usage.add(
-            request.run_id,
-            request.role,
-            generation.prompt_tokens,
-            generation.completion_tokens,
-            generation.engine_seconds,
-        )
+        self._count_cost(generation, calls=1)
+
+    def _count_cost(self, of: Generation | EngineError, *, calls: int) -> None:
+        spent = Spent(calls, of.prompt_tokens, of.completion_tokens, of.engine_seconds)
+        self.tools.usage.add(self.request.run_id, self.request.role, spent)
 
     def _keep(self, tokens: Tokens) -> str:
         """Store the tokens as sampled, before the record that names them."""
@@ -181,32 +162,23 @@ class ModelCall:
         return key
 
     def _provenance(
-        self,
-        prompt_tokens: int,
-        completion_tokens: int,
-        engine_seconds: float,
-        version: str,
-        tokens_key: str = "",
-        finish_reason: str = "",
-        served_by: str = "",
+        self, of: Generation | EngineError, version: str, **of_answer: str
     ) -> Provenance:
         return Provenance(
             model_version=version,
             prompt_digest=self.request.prompt.digest,
             seed=self._seed,
             sampling=self._sampling,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            engine_seconds=engine_seconds,
-            tokens_key=tokens_key,
-            finish_reason=finish_reason,
-            served_by=served_by,
+            prompt_tokens=of.prompt_tokens,
+            completion_tokens=of.completion_tokens,
+            engine_seconds=of.engine_seconds,
+            **of_answer,
         )
 
     # -- a failure
 
     def _failed(self, failure: EngineError) -> ModelReply:
-        self.tools.usage.add_failed(self.request.run_id, self.request.role, failure)
+        self._count_cost(failure, calls=0)  # the server may charge for its attempts
         error = self._weighed(failure)
         rounds = 1
         if error.is_load:
@@ -221,12 +193,7 @@ class ModelCall:
         return self._failed_reply(failure, error)
 
     def _failed_reply(self, failure: EngineError, error: EngineError) -> ModelReply:
-        provenance = self._provenance(
-            failure.prompt_tokens,
-            failure.completion_tokens,
-            failure.engine_seconds,
-            self.request.version,
-        )
+        provenance = self._provenance(failure, self.request.version)
         raw = RawAnswer.of(storable(failure.partial), storable(failure.partial_reasoning))
         reason = storable(str(error)[:MAX_REASON_CHARS])
         verdict = Verdict(outcome="engine_failed", reason=reason, cause=error.cause)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import structlog
 
 from proofloop.config.run_file import Budget, Prices, RunSpec
-from proofloop.errors import EngineError, ProofloopError
+from proofloop.errors import ProofloopError
 from proofloop.runs.costs import ByRole, Spent, costs, summed
 from proofloop.schema import keys
 from proofloop.schema.ids import parse_call_id
@@ -65,26 +65,7 @@ class UsageCounter:
         self._lock = threading.Lock()
         self._spent: dict[str, dict[ModelRole, Spent]] = defaultdict(dict)
 
-    def add(
-        self,
-        run_id: str,
-        role: ModelRole,
-        prompt_tokens: int,
-        completion_tokens: int,
-        seconds: float,
-    ) -> None:
-        """Count an answer."""
-        self._add(run_id, role, Spent(1, prompt_tokens, completion_tokens, seconds))
-
-    def add_failed(self, run_id: str, role: ModelRole, error: EngineError) -> None:
-        """Count a failed call, whose attempts the server may charge."""
-        self._add(
-            run_id,
-            role,
-            Spent(0, error.prompt_tokens, error.completion_tokens, error.engine_seconds),
-        )
-
-    def _add(self, run_id: str, role: ModelRole, spent: Spent) -> None:
+    def add(self, run_id: str, role: ModelRole, spent: Spent) -> None:
         with self._lock:
             of_run = self._spent[run_id]
             of_run[role] = of_run.get(role, Spent()) + spent
