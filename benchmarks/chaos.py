@@ -40,13 +40,7 @@ from proofloop.store import Store, get_record
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
-from tests.integration.servers import (
-    S3,
-    Broker,
-    client_of,
-    cut_connections,
-    own_servers,
-)
+from tests.integration.servers import S3, Broker, client_of, cut_connections, own_servers
 from tests.integration.triton_server import Triton, own_triton
 
 REPLICAS, OPTIONS = 2, ("--concurrency", "16")
@@ -58,12 +52,7 @@ a busy machine, or while the store is unavailable.
 CALM_S = 90.0
 """How long after the last label messages may wait: for the lease of a killed worker 60 seconds."""
 
-NEEDS = {
-    "broker": set[str](),
-    "connections": {"broker"},
-    "store": set[str](),
-    "triton": {"store"},
-}
+NEEDS = {"broker": set[str](), "connections": {"broker"}, "store": set[str](), "triton": {"store"}}
 """An outage begins only when none of these is still going on. Closing the connections can take as
 long as the rest of a small run, so the store's outage does not wait for it.
 """

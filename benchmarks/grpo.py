@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import statistics
@@ -155,13 +156,6 @@ class TrlClock(TrainerCallback):  # type: ignore[misc]
         self._clock.end()
 
 
-class QuietTrainer(GRPOTrainer):  # type: ignore[misc]
-    """TRL's trainer without telemetry."""
-
-    def _send_telemetry(self) -> None:
-        """Do nothing: TRL would report to Hugging Face."""
-
-
 def theirs(steps: int) -> None:
     """Take the steps of TRL's trainer, including its processing of the given answers."""
     done = iter(range(steps + 1))
@@ -200,7 +194,7 @@ def theirs(steps: int) -> None:
             save_strategy="no",
             disable_tqdm=True,
         )
-        trainer = QuietTrainer(
+        trainer = GRPOTrainer(
             model=str(BASE_FOLDER),
             reward_funcs=reward,
             args=arguments,
@@ -218,8 +212,9 @@ def theirs(steps: int) -> None:
 def side(name: str, steps: int) -> Iterator[subprocess.Popen[str]]:
     """Start one side in a separate process that takes a step for each line that it receives."""
     command = [sys.executable, __file__, "--side", name, "--steps", str(steps)]
+    environment = os.environ | {"HF_HUB_DISABLE_TELEMETRY": "1"}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
             yield process

@@ -87,11 +87,7 @@ def spec_of(size: Size, seed: int, url: str, *, early: bool) -> RunSpec:
         "name": "search",
         "seed": seed,
         "prompts": "nano",
-        "problems": {
-            "domain": "nano",
-            "count": size.problems,
-            "proofs_per_problem": size.proofs,
-        },
+        "problems": {"domain": "nano", "count": size.problems, "proofs_per_problem": size.proofs},
         "engine": {
             "kind": "openai",
             "settings": {"base_url": url, "max_concurrency": size.slots, "stream": "never"},

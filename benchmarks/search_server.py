@@ -67,10 +67,7 @@ def completion(made: Generation) -> dict[str, object]:
     return {
         "object": "chat.completion",
         "choices": [{"index": 0, "message": message, "finish_reason": made.finish_reason}],
-        "usage": {
-            "prompt_tokens": made.prompt_tokens,
-            "completion_tokens": made.completion_tokens,
-        },
+        "usage": {"prompt_tokens": made.prompt_tokens, "completion_tokens": made.completion_tokens},
     }
 
 

@@ -25,9 +25,9 @@ hypothesis.settings.register_profile("busy", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)  # of `make unit`
 hypothesis.settings.load_profile("busy")
 
-os.environ["CUDA_VISIBLE_DEVICES"] = (
-    ""  # what tests expect to the last digit is a CPU's; those of GPUs start processes
-)
+# What tests expect to the last digit is a CPU's; those of GPUs start processes.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL's trainer would report to Hugging Face
 
 MAY_BE_SKIPPED = (
     "custom resources are NOT checked",

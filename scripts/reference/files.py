@@ -19,10 +19,7 @@ DEPENDS = {
         "temperature": "the temperature in `[sampling]`",
         "seed": "the curriculum's seed",
     },
-    STEP_OF_A_RUN: {
-        "temperature": "the temperature in `[sampling]`",
-        "seed": "the run's seed",
-    },
+    STEP_OF_A_RUN: {"temperature": "the temperature in `[sampling]`", "seed": "the run's seed"},
 }
 """Defaults that depend on other keys."""
 

@@ -79,11 +79,7 @@ class Killed(Exception):
 
 
 def run(
-    spec: CurriculumSpec,
-    root: Path,
-    *,
-    kill_at: str = "",
-    say: Callable[[str], None] | None = None,
+    spec: CurriculumSpec, root: Path, *, kill_at: str = "", say: Callable[[str], None] | None = None
 ) -> LocalStore:
     store = LocalStore(root)
     engines = Engines(store, root / "cache")
@@ -181,9 +177,7 @@ def test_a_version_that_passes_the_gate_is_in_service_under_the_curriculums_name
     }
 
 
-def test_the_enhanced_verifier_learns_from_analyses_of_its_own_between_two_portions(
-    tmp_path: Path,
-):
+def test_the_enhanced_verifier_learns_from_analyses_of_its_own_between_two_portions(tmp_path: Path):
     enhanced = {"steps": 3, "groups": 4, "samples": 4, "meta_groups": 1, "refresh": 1}
     spec = small(verifier=NO_STEPS, generator=NO_STEPS, enhanced={**enhanced, "refresh_steps": 1})
     store = run(spec, tmp_path)

@@ -77,9 +77,7 @@ def test_a_container_that_still_loads_ends_when_it_is_asked_to(tmp_path: Path) -
         until(lambda: not Path(f"/proc/{process}").exists(), log)
 
 
-def test_a_container_ends_when_the_process_of_its_model_died(
-    tmp_path: Path,
-) -> None:
+def test_a_container_ends_when_the_process_of_its_model_died(tmp_path: Path) -> None:
     add_model(tmp_path / "models", "probe", LOADS_AT_ONCE)
     log = tmp_path / "log"
     with as_first_process(tmp_path / "models", log, "--load-model=probe") as process:

@@ -16,12 +16,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, Reject
 from proofloop.runs.labels import in_force
-from proofloop.runs.model_registry import (
-    MANIFEST,
-    manifest_digest,
-    newest_step,
-    version_folder,
-)
+from proofloop.runs.model_registry import MANIFEST, manifest_digest, newest_step, version_folder
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished
 from proofloop.schema.records import Label, ModelRole, Record, TrainingBatch

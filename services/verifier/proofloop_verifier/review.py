@@ -55,13 +55,7 @@ def _request(
     pack = tools.runs.pack(event.run_id)
     prompt = pack.verify(problem.question, proof.solution, **problem.aids)
     request = ModelRequest(
-        event.run_id,
-        "verifier",
-        event.verifier_version,
-        prompt,
-        event.proof_id,
-        name,
-        shown_as,
+        event.run_id, "verifier", event.verifier_version, prompt, event.proof_id, name, shown_as
     )
     reply = ModelCall(request, tools).reply(_unneeded_once(event, tools))
     parsed = tools.runs.reader(event.run_id).evaluation(reply.text, reply.finish_reason)

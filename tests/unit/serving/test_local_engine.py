@@ -300,9 +300,7 @@ def test_the_model_asked_longest_ago_is_let_go_before_another_is_loaded():
 
 
 @pytest.mark.usefixtures("quiet_log")
-def test_a_model_without_room_replaces_idle_ones_or_fails_its_own_calls(
-    monkeypatch,
-):
+def test_a_model_without_room_replaces_idle_ones_or_fails_its_own_calls(monkeypatch):
     """The loader stands for a GPU on which two models have room."""
     gc.collect()
     others, rows = models_in_memory(), []

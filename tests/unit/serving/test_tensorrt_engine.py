@@ -95,11 +95,7 @@ class CustomTokenizer(Tokenizer):
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch) -> Answer:
     given = Answer()
-    llm = SimpleNamespace(
-        tokenizer=Tokenizer(),
-        generate_async=given.begun,
-        shutdown=lambda: None,
-    )
+    llm = SimpleNamespace(tokenizer=Tokenizer(), generate_async=given.begun, shutdown=lambda: None)
     given.llm = llm
     double = SimpleNamespace(LLM=lambda **named: llm, SamplingParams=dict)
     monkeypatch.setitem(sys.modules, "tensorrt_llm", double)
@@ -133,9 +129,7 @@ def test_a_model_without_a_chat_template_refuses_the_call_and_harms_no_other(
     engine.close()
 
 
-def test_the_text_of_a_template_is_read_once_with_its_special_tokens(
-    answer: Answer,
-) -> None:
+def test_the_text_of_a_template_is_read_once_with_its_special_tokens(answer: Answer) -> None:
     answer.llm.tokenizer = CustomTokenizer()
     settings = TensorRTSettings(engine="tensorrt_llm", chat_template_values={"thinking": True})
     assert asked_of(answer, settings, (ChatMessage("user", "Prove it."),), Sampling())[0] == [

@@ -64,9 +64,7 @@ def test_meta_critiques_of_a_given_analysis_earn_by_its_grade(store: LocalStore)
     assert group.is_flawed
 
 
-def test_a_given_analysis_trains_a_verifier_that_trains_alone(
-    store: LocalStore,
-) -> None:
+def test_a_given_analysis_trains_a_verifier_that_trains_alone(store: LocalStore) -> None:
     graded = add_analysis(store, 1.0, valid(0.0), valid(1.0))
     assert rewards(learned_groups("verifier", [graded], spec_of(JOINT), store)) == [[0.0, 1.0]]
     assert learned_groups("verifier", [graded], spec_of(APART), store) == []

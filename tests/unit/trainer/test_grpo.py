@@ -20,13 +20,7 @@ from torch import Tensor
 
 from proofloop.errors import ConfigError, ProofloopError, Reject
 from proofloop.schema.records import Sampling
-from proofloop_trainer.grpo.batch import (
-    advantages,
-    answers_to_train,
-    collate,
-    minibatches,
-    passes,
-)
+from proofloop_trainer.grpo.batch import advantages, answers_to_train, collate, minibatches, passes
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings, grpo_settings
 from proofloop_trainer.launch import repeat

@@ -234,9 +234,7 @@ def test_the_balance_loss_that_a_mixtures_config_asks_for_is_no_part_of_the_step
     assert reports[0].loss == pytest.approx(reports[1].loss, abs=1e-6)
 
 
-def test_learned_positions_do_not_depend_on_the_longest_prompt_of_the_pass(
-    tmp_path: Path,
-):
+def test_learned_positions_do_not_depend_on_the_longest_prompt_of_the_pass(tmp_path: Path):
     size = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 14}
     ends = {"bos_token_id": END, "eos_token_id": END}
     config = GPT2Config(vocab_size=VOCABULARY, initializer_range=0.5, **size, **ends)

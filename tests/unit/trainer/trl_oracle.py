@@ -17,19 +17,12 @@ from proofloop_trainer.grpo.batch import Answer, Pass
 from proofloop_trainer.grpo.settings import GrpoSettings
 
 
-class QuietTrainer(GRPOTrainer):
-    """TRL's trainer without its report to Hugging Face."""
-
-    def _send_telemetry(self) -> None:
-        """Do nothing."""
-
-
 def trl_loss_and_gradients(
     folder: Path, answers: Sequence[Answer], inputs: Pass, settings: GrpoSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of a pass of these answers, and the gradient of each weight by name."""
     with tempfile.TemporaryDirectory() as unused, torch.random.fork_rng(devices=[]):
-        trainer = QuietTrainer(
+        trainer = GRPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
             reward_funcs=lambda **columns: [],
             args=_arguments(settings, unused),

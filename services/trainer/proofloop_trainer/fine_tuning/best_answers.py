@@ -21,12 +21,7 @@ from proofloop.runs.answers import find_judgement
 from proofloop.runs.labels import labels_of
 from proofloop.runs.spec import get_spec
 from proofloop.schema.ids import SELF_CRITIQUE
-from proofloop.schema.records import (
-    MODEL_ROLES,
-    Label,
-    ModelRole,
-    derive_seed,
-)
+from proofloop.schema.records import MODEL_ROLES, Label, ModelRole, derive_seed
 from proofloop.store import Store
 from proofloop_trainer.samples import (
     GIVEN_ANALYSIS,

@@ -67,11 +67,7 @@ def _way_out(section: FineTuning) -> str:
 
 
 def _of_runs(
-    store: Store,
-    spec: RunSpec,
-    section: FineTuning,
-    encoder: Encoder,
-    of_role: Counter[ModelRole],
+    store: Store, spec: RunSpec, section: FineTuning, encoder: Encoder, of_role: Counter[ModelRole]
 ) -> Iterator[Tokens]:
     reading = _Reading(store, spec, encoder)
     chosen, skipped = best_answers(store, section, spec.seed), 0

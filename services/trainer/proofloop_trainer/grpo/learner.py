@@ -63,10 +63,7 @@ class GrpoLearner:
     """
 
     def __init__(
-        self,
-        model_folder: Path,
-        settings: GrpoSettings,
-        reference_folder: Path | None = None,
+        self, model_folder: Path, settings: GrpoSettings, reference_folder: Path | None = None
     ) -> None:
         """`reference_folder` is the reference model of the KL term; by default `model_folder`."""
         reference = Path(reference_folder or model_folder)
