@@ -133,6 +133,36 @@ $\\text{<img src=x onerror=alert(1)>}$ <style>body { display: none }</style> &lt
 """
 
 
+def test_arabic_and_hebrew_run_from_right_to_left_and_formulas_do_not(
+    page: Page, serve: Serve
+) -> None:
+    shown(page, serve, "نفترض أن $a > b$ صحيح.\n\nלכן $1 < 2$ נכון.\n\nSo $x = y$ holds.")
+
+    def lefts(paragraph: int) -> list[float]:
+        """The left edges of a paragraph's first word, of its formula's parts, and of its end."""
+        return (
+            page.locator("p")
+            .nth(paragraph)
+            .evaluate(
+                """(paragraph) => {
+                const left = (node) => {
+                    const range = new Range();
+                    range.selectNodeContents(node);
+                    return range.getBoundingClientRect().left;
+                };
+                const parts = paragraph.querySelectorAll(".katex-html :is(.mord, .mrel)");
+                return [paragraph.firstChild, ...parts, paragraph.lastChild].map(left);
+            }"""
+            )
+        )
+
+    for paragraph, is_turned in ((0, True), (1, True), (2, False)):
+        begin, *formula, end = lefts(paragraph)
+        assert len(formula) == 3
+        assert formula == sorted(formula)
+        assert (begin > formula[0] > end) == is_turned
+
+
 def test_hostile_text_stays_inert(page: Page, serve: Serve) -> None:
     shown(page, serve, HOSTILE)
     assert page.title() == "text"

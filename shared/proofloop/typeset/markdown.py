@@ -58,7 +58,7 @@ def typeset(text: str) -> Markup:
     if rest:
         note = f"The text is long: its last {len(rest):,} characters are shown as written."
         html += f"<p><em>{note}</em></p>{_as_written(rest)}"
-    return Markup(f'<div class="typeset">{html}</div>')
+    return Markup(f'<div class="typeset" dir="auto">{html}</div>')
 
 
 def typeset_line(text: str) -> Markup:

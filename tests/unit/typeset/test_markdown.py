@@ -17,7 +17,8 @@ ALLOWED = {
     **dict.fromkeys(("h1", "h2", "h3", "h4", "h5", "h6", "p"), frozenset({"data-line"})),
     **dict.fromkeys(("table", "tbody", "thead", "tr", "ul"), frozenset[str]()),
     **dict.fromkeys(("code", "span", "td", "th"), frozenset({"class"})),
-    **dict.fromkeys(("div", "pre"), frozenset({"class", "data-line"})),
+    "div": frozenset({"class", "data-line", "dir"}),
+    "pre": frozenset({"class", "data-line"}),
     "li": frozenset({"data-line", "data-mark"}),
     "ol": frozenset({"start"}),
 }
@@ -43,7 +44,7 @@ class Shown(HTMLParser):
 
 def inside(text: str) -> str:
     """The HTML of a text without its frame and the lines of its blocks."""
-    html = typeset(text).removeprefix('<div class="typeset">').removesuffix("</div>")
+    html = typeset(text).removeprefix('<div class="typeset" dir="auto">').removesuffix("</div>")
     return re.sub(r"\n| data-line=\"[\d-]+\"", "", html)
 
 
