@@ -266,6 +266,8 @@ def test_the_same_form_sent_twice_is_one_grade(page: Open) -> None:
     assert [browser.post(CASE, data=form).status_code for _ in range(2)] == [303, 303]
     assert browser.post(CASE, data={**form, "score": "0"}).status_code == 303
     assert page.scores() == [(EMMY, 0.5), (EMMY, 0.0)]
+    assert browser.post(CASE, data=form).status_code == 303  # the person changed it back
+    assert page.scores() == [(EMMY, 0.5), (EMMY, 0.0), (EMMY, 0.5)]
 
 
 def test_an_unannounced_grade_is_announced_at_the_next_start(page: Open) -> None:

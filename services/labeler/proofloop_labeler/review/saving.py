@@ -16,7 +16,7 @@ from proofloop_labeler.review.tasks import Subject
 
 
 def save_grade(store: Store, run: str, subject: Subject, form: Form, *, by: str) -> Grade:
-    """Save a checked form as the newest grade. The same form sent again is the same grade.
+    """Save a checked form as the newest grade. The person's last form sent again is the same grade.
 
     Raises NotFound for a proof without a label, and for an unknown critique.
     """
@@ -71,9 +71,9 @@ def _append(store: Store, grade: Grade) -> Grade:
     """Store the grade under the next free number. Another process may take it first."""
     while True:
         earlier = grades_of(store, grade.run_id, grade.proof_id, grade.critique)
-        for sent in earlier:
-            if grade.form and _sent(sent) == _sent(grade):
-                return sent
+        last = next((sent for sent in reversed(earlier) if sent.by == grade.by), None)
+        if last and grade.form and _sent(last) == _sent(grade):
+            return last
         numbered = grade.model_copy(update={"number": len(earlier)})
         key = keys.grade(grade.run_id, grade.proof_id, numbered.number, grade.critique)
         if store.put_if_absent(key, numbered.model_dump_json().encode(), durable=True):
