@@ -172,6 +172,53 @@ def test_a_grade_is_sent_again_when_the_connection_is_back(
     context.close()
 
 
+def test_a_draft_survives_the_login_page_of_a_proxy(page: Page, site: str) -> None:
+    begin(page, site)
+    page.keyboard.press("1")
+    page.route(page.url, lambda route: route.fulfill(content_type="text/html", body="Log in"))
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("Not saved (200).")
+    page.unroute(page.url)
+    page.reload()
+    expect(page.get_by_text("Your draft is restored.")).to_be_visible()
+    expect(page.get_by_role("radio", checked=True)).to_have_value("1")
+
+
+def test_the_keys_work_on_a_keyboard_of_another_script(page: Page, site: str) -> None:
+    begin(page, site)
+    first = page.url
+    dispatch = "(key) => document.body.dispatchEvent(new KeyboardEvent('keydown', key))"
+    for key, code in (("ο", "KeyO"), ("é", "Digit2")):
+        page.evaluate(dispatch, {"key": key, "code": code, "bubbles": True})
+    expect(page.get_by_role("radio", checked=True)).to_have_value("0.5")
+    with page.expect_navigation():
+        page.evaluate(dispatch, {"key": "т", "code": "KeyN", "bubbles": True})
+    assert page.url != first
+
+
+def test_the_form_covers_nothing_that_has_the_focus(
+    page: Page, site: str, store: LocalStore
+) -> None:
+    put_case(store, PROOF, solution="\n\n".join([SOLUTION] * 5), scores=[0.0] * 6)
+    page.emulate_media(reduced_motion="reduce")
+    begin(page, site)
+    press(page, "1", "Enter")
+    press(page, "b")
+    page.locator(".skip").focus()
+    seen = 0
+    while not page.evaluate("document.activeElement.closest('.bar') !== null"):
+        page.keyboard.press("Tab")
+        seen += 1
+        assert page.evaluate(
+            """() => {
+                const [focused, bar] = [document.activeElement, document.querySelector(".bar")];
+                const edge = (element) => element.getBoundingClientRect();
+                return bar.contains(focused) || edge(focused).bottom <= edge(bar).top;
+            }"""
+        )
+    assert seen > 6
+
+
 def test_the_form_is_at_hand_on_a_phone(context: BrowserContext, page: Page, site: str) -> None:
     page.set_viewport_size({"width": 390, "height": 800})
     begin(page, site)

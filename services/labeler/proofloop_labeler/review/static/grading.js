@@ -74,11 +74,9 @@
       + ` again in ${pause} s. Enter sends it now.`, true);
   };
 
-  const explain = async (answer) => {
-    const reply = await answer.json().catch(() => ({}));
-    say(reply.problem ?? `Not saved (${answer.status}). Load the page again and log in; your grade`
-      + " is kept in this browser.", true);
-  };
+  const explain = ({ problem }, status) =>
+    say(problem ?? `Not saved (${status}). Load the page again and log in; your grade is kept in this`
+      + " browser.", true);
 
   const send = async () => {
     if (isSending) return;
@@ -87,10 +85,11 @@
     if (!failures) say("Saving …");
     const answer = await post();
     isSending = false;
-    if (!answer || answer.status >= 500) return tryLater();
-    if (!answer.ok) return explain(answer);
+    if (!answer || answer.status > 500) return tryLater();
+    const reply = await answer.json().catch(() => ({})); // a proxy may answer with its login page
+    if (!reply.next) return explain(reply, answer.status);
     dropDraft();
-    location.assign((await answer.json()).next);
+    location.assign(reply.next);
   };
 
   form.addEventListener("submit", (event) => {
@@ -189,9 +188,10 @@
   const KEYS = { j: () => step(1), k: () => step(-1), m: edit };
   document.addEventListener("keydown", (event) => {
     if (event.target.matches("textarea, input:not([type=radio])")) return;
-    if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in KEYS)) return;
+    const key = keyOf(event);
+    if (event.ctrlKey || event.metaKey || event.altKey || !(key in KEYS)) return;
     event.preventDefault();
-    KEYS[event.key]();
+    KEYS[key]();
   });
   document.getElementById("mark")?.addEventListener("click", edit);
   text?.addEventListener("click", (event) => {

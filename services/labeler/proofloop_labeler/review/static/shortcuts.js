@@ -5,6 +5,13 @@
   const isText = (element) => element.matches("textarea, input:not([type=radio], [type=hidden])");
   const isPressed = (element) => element.matches("a, button, summary");
 
+  // On keyboards of other scripts, the Latin letter of the key; in France, the digit without Shift.
+  window.keyOf = ({ key, code, shiftKey }) => {
+    const [, kind, latin] = /^(Key|Digit)(.)$/.exec(code) ?? [];
+    const isOther = kind === "Key" ? key > "~" : kind === "Digit" && !shiftKey;
+    return isOther ? latin.toLowerCase() : key;
+  };
+
   const use = (element) => {
     if (isText(element)) element.focus();
     else element.click();
@@ -27,7 +34,7 @@
       document.getElementById("grading")?.requestSubmit();
       return;
     }
-    const element = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+    const element = document.querySelector(`[data-key="${CSS.escape(keyOf(event))}"]`);
     if (!element) return;
     event.preventDefault(); // else the key would be typed into the text that gets the focus
     use(element);
