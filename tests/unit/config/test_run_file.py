@@ -150,6 +150,8 @@ BAD = [
     (SMALLEST + "[labeling]\nstop_early = 1\n", r"^\[labeling\] stop_early = 1 in .*: Input should be a valid boolean"),
     (SMALLEST + "[training.verifier]\nsteps = 1\n", r"^\[labeling\] stop_early = true and \[training.verifier\] in .*small.toml do not"
         r" .*\nhint: set stop_early = false$"),
+    (SMALLEST + '[reward]\nproof_score = "mean"\n', r'^\[labeling\] stop_early = true and \[reward\] proof_score = "mean" in .*small.toml'
+        r" do not go together: R_Y is the mean over all n critiques of a proof\nhint: set stop_early = false$"),
     (SMALLEST + "[labeling]\nconfirm_at = 0.7\n", r"^\[labeling\] confirm_at = 0.7 in .*: Input should be 0.5 or 1"),
     (SMALLEST + "[engine.critic]\nkind = 'local'\n", r"^unknown key \[engine\] critic in .*\nhint: known keys: generator, kind, meta_verifier,"
         r" settings, verifier; write other"),

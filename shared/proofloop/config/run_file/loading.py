@@ -81,17 +81,30 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
     if spec.seed_as is not None:
         check_id(spec.seed_as, f"seed_as in {origin}")
     check_has_checker(spec)
-    # not a validator, because older runs in the store must stay readable
-    if spec.labeling.stop_early and "verifier" in spec.training.roles:
-        raise ConfigError(
-            f"[labeling] stop_early = true and [training.verifier] in {origin} do not go together:"
-            " the verifier learns from all n critiques of a proof",
-            "set stop_early = false",
-        )
+    _check_all_critiques_come(spec, origin)
     for role in spec.training.roles:
         table = spec.engine.table_of(role)
         check_loads_versions(spec.engine.of(role), f"[training.{role}]", origin, table)
     return spec
+
+
+def _check_all_critiques_come(spec: RunSpec, origin: str) -> None:
+    """Raise ConfigError if a reward needs all critiques and some may never be requested. Not a
+    validator, because older runs in the store must stay readable.
+    """
+    if not spec.labeling.stop_early:
+        return
+    if "verifier" in spec.training.roles:
+        what, why = "[training.verifier]", "the verifier learns from"
+    elif spec.reward.proof_score == "mean":
+        what, why = '[reward] proof_score = "mean"', "R_Y is the mean over"
+    else:
+        return
+    raise ConfigError(
+        f"[labeling] stop_early = true and {what} in {origin} do not go together: {why} all n"
+        " critiques of a proof",
+        "set stop_early = false",
+    )
 
 
 def check_has_checker(spec: RunSpec) -> None:
