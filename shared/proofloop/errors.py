@@ -82,6 +82,15 @@ def needs(part: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def library(problem: str, part: str) -> Iterator[None]:
+    """Raise ConfigError(problem) with the way to install the part if an import fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(problem, install_hint(part)) from error
+
+
 class ProofloopError(Exception):
     """The root of all errors that proofloop raises on purpose."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import structlog
 
@@ -46,8 +47,7 @@ def drive_here(
 
     Raises ConfigError; Interrupted when `stopping` is set; BudgetUsedUp.
     """
-    engines = Engines(store, load_settings().cache)
-    try:
+    with closing(Engines(store, load_settings().cache)) as engines:
         planned_proofs(spec)  # a bad problem file must be named before any engine is asked
         engines.check(spec, roles=_asked(spec, portions), stopping=stopping)
         for role in roles_of(spec):  # a missing role must be named before the run is stored
@@ -55,8 +55,6 @@ def drive_here(
         spec = create_run(store, spec, resume=resume, portions=portions)
         with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
             return pipeline.run(on_progress)
-    finally:
-        engines.close()
 
 
 def _asked(spec: RunSpec, portions: Sequence[GivenPortion]) -> tuple[ModelRole, ...]:

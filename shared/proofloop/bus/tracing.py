@@ -17,7 +17,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Protocol
 
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import library
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -61,15 +61,11 @@ def tracing(service: str) -> Iterator[Span]:
     if not os.environ.get(ENDPOINT):
         yield no_span
         return
-    try:
+    with library(f"{ENDPOINT} is set but OpenTelemetry is missing", "[tracing]"):
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise ConfigError(
-            f"{ENDPOINT} is set but OpenTelemetry is missing", install_hint("[tracing]")
-        ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     try:
@@ -87,13 +83,10 @@ def _celery_spans(provider: TracerProvider) -> Iterator[None]:
     if "celery" not in sys.modules:
         yield
         return
-    try:
+    with library(
+        f"{ENDPOINT} is set but OpenTelemetry's instrumentation of Celery is missing", "[tracing]"
+    ):
         from opentelemetry.instrumentation.celery import CeleryInstrumentor
-    except ImportError as error:
-        raise ConfigError(
-            f"{ENDPOINT} is set but OpenTelemetry's instrumentation of Celery is missing",
-            install_hint("[tracing]"),
-        ) from error
     instrumentor = CeleryInstrumentor()  # type: ignore[no-untyped-call]
     instrumentor.instrument(tracer_provider=provider)
     try:

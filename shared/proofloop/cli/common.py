@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,8 +69,8 @@ def open_store(folder: Path | None, *, must_exist: bool = False) -> Store:
     return store.open_store(settings, folder)
 
 
-def open_engines(store: Store) -> Engines:
-    return Engines(store, load_settings().cache)
+def open_engines(store: Store) -> closing[Engines]:
+    return closing(Engines(store, load_settings().cache))
 
 
 def need_run(store: Store, run_id: str) -> RunSpec:

@@ -56,12 +56,8 @@ def iterate(
     if seed is not None:
         spec = spec.model_copy(update={"seed": seed, "name": f"{spec.name}-{seed}"})
     data = open_store(store)
-    engines = open_engines(data)
-    try:
-        with stopping_on_signal() as stopping:
-            done = do_stages(spec, data, engines, stopping, _print_progress, local=local)
-    finally:
-        engines.close()
+    with open_engines(data) as engines, stopping_on_signal() as stopping:
+        done = do_stages(spec, data, engines, stopping, _print_progress, local=local)
     for name, manifest in done.items():
         print(f"{name:28} {manifest.seconds:6.0f} s  {manifest.version or ''}")
 

@@ -85,11 +85,8 @@ def rollback(role: RoleArgument, run: RunOption, store: StoreOption = None) -> N
 
 @contextmanager
 def _preparing(store: Store, spec: RunSpec, role: ModelRole) -> Iterator[registry.Prepare]:
-    engines = open_engines(store)
-    try:
+    with open_engines(store) as engines:
         yield lambda version: engines.prepare(spec, role, version)
-    finally:
-        engines.close()
 
 
 def _role(name: str) -> ModelRole:

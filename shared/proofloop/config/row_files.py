@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import ConfigError, library
 
 FORMS = "give a JSON list, JSONL, CSV or TSV in UTF-8, or Parquet"
 TABLES, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
@@ -210,13 +210,10 @@ def _read_table(text: str, file: Path) -> Iterator[dict[str, str] | ConfigError]
 
 
 def _read_parquet(file: Path) -> list[Any]:
-    try:
+    with library(
+        f"{file}: the package pyarrow, which reads Parquet, is not installed", "[parquet]"
+    ):
         from pyarrow import ArrowException, parquet  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ConfigError(
-            f"{file}: the package pyarrow, which reads Parquet, is not installed",
-            install_hint("[parquet]"),
-        ) from error
     try:
         rows: list[Any] = parquet.read_table(file).to_pylist()
         return rows

@@ -12,7 +12,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import library
 from proofloop.judging.predictions import Prediction
 from proofloop.runs.figures import Clusters, Figure
 
@@ -76,14 +76,9 @@ Statistic = Callable[[Sequence[Prediction]], float]
 
 def statistics() -> dict[str, Statistic]:
     """The figures that are not means, by name. Raises ConfigError without the extra `judge`."""
-    try:
+    with library("scikit-learn and SciPy, which compute the figures, are not installed", "[judge]"):
         from scipy.stats import kendalltau  # type: ignore[import-untyped]
         from sklearn import metrics  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ConfigError(
-            "scikit-learn and SciPy, which compute the figures, are not installed",
-            install_hint("[judge]"),
-        ) from error
 
     def kappa(some: Sequence[Prediction], weights: str | None = None) -> float:
         pairs = [

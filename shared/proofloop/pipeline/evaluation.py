@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from proofloop.config.run_file import Models, RunSpec
 from proofloop.config.run_file.labeling import Labeling
@@ -18,12 +19,11 @@ from proofloop.errors import ConfigError
 from proofloop.method.domains import load_domain, need_checker
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
-from proofloop.runs.figures import Evaluation, proofs_of
-from proofloop.runs.figures import evaluate_run as measure_run
+from proofloop.runs.figures import Evaluation, evaluate_run, proofs_of
 from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
 from proofloop.schema.given import GivenCase, GivenPortion
-from proofloop.schema.records import Given, Problem, Record
+from proofloop.schema.records import MODEL_ROLES, Given, Problem, Record
 from proofloop.store import Store, find_record, get_record, put_record
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.tools import Tools
@@ -55,52 +55,50 @@ class EvalSize(Record):
 Report = Callable[[str, RunProgress], None]
 
 
-def evaluate_before(
-    spec: RunSpec,
-    store: Store,
-    engines: Engines,
-    size: EvalSize,
-    report: Report,
-    stopping: threading.Event,
-) -> Evaluation:
-    """Measure the models that the run begins with. Raises ConfigError if the problems have no exact
-    checker.
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates the models of a run with training. Both methods raise ConfigError if the run's
+    problems have no exact checker.
     """
-    return _evaluate(
-        _eval_spec(spec, "before", spec.models, size), store, engines, report, stopping
-    )
 
+    spec: RunSpec
+    store: Store
+    engines: Engines
+    size: EvalSize
+    report: Report
+    stopping: threading.Event
 
-def evaluate_after(
-    spec: RunSpec,
-    store: Store,
-    engines: Engines,
-    size: EvalSize,
-    report: Report,
-    stopping: threading.Event,
-) -> Evaluation:
-    """Measure the models in service at the end: the generator on new proofs, the verifier on those
-    of `before`.
+    def before(self) -> Evaluation:
+        """Measure the models that the run begins with."""
+        return self._measure(_eval_spec(self.spec, "before", self.spec.models, self.size))
 
-    Raises ConfigError if the problems have no exact checker.
-    """
-    tools = Tools(store, engines.of)
-    served = Models(
-        **{
-            role: tools.runs.serving(spec.name, role)
-            for role in ("generator", "verifier", "meta_verifier")
-        }
-    )
-    judging = _of_given(_eval_spec(spec, "after-verifier", served, size))
-    given = GivenPortion(cases=tuple(_readable_proofs(store, f"{spec.name}-before")))
-    verifier = _evaluate(judging, store, engines, report, stopping, [given])
-    proving = _eval_spec(
-        spec, "after-generator", served, size.model_copy(update={"n": 1, "m": 1, "k": 1})
-    )
-    generator = _evaluate(proving, store, engines, report, stopping)
-    return verifier.model_copy(
-        update={"pass_at_1": generator.pass_at_1, "self_eval_error": generator.self_eval_error}
-    )
+    def after(self) -> Evaluation:
+        """Measure the models in service at the end: the generator on new proofs, the verifier on
+        those of `before`.
+        """
+        spec = self.spec
+        runs = Tools(self.store, self.engines.of).runs
+        served = Models(**{role: runs.serving(spec.name, role) for role in MODEL_ROLES})
+        judging = _of_given(_eval_spec(spec, "after-verifier", served, self.size))
+        given = GivenPortion(cases=tuple(_readable_proofs(self.store, f"{spec.name}-before")))
+        verifier = self._measure(judging, [given])
+        size = self.size.model_copy(update={"n": 1, "m": 1, "k": 1})
+        generator = self._measure(_eval_spec(spec, "after-generator", served, size))
+        return verifier.model_copy(
+            update={"pass_at_1": generator.pass_at_1, "self_eval_error": generator.self_eval_error}
+        )
+
+    def _measure(self, spec: RunSpec, portions: Sequence[GivenPortion] = ()) -> Evaluation:
+        found = find_record(self.store, keys.evaluation(spec.name), Evaluation)
+        if found is not None:
+            return found
+        create_run(self.store, spec, resume=True, portions=portions)
+        with EmbeddedPipeline(self.store, self.engines, spec, stopping=self.stopping) as pipeline:
+            pipeline.run(lambda progress: self.report(spec.name, progress))
+        assert spec.problems.checked_by is not None
+        checker = need_checker(load_domain(spec.problems.checked_by))
+        figures = evaluate_run(self.store, spec.name, checker)
+        return put_record(self.store, keys.evaluation(spec.name), figures)
 
 
 def find_summary(store: Store, run_id: str) -> TrainingSummary | None:
@@ -145,22 +143,3 @@ def _readable_proofs(store: Store, run_id: str) -> Iterator[GivenCase]:
             problem = get_record(store, keys.problem(run_id, proof.problem_id), Problem)
             origin = Given(origin=f"{run_id}/{proof.id}")
             yield GivenCase(question=problem.question, solution=proof.solution, given=origin)
-
-
-def _evaluate(
-    spec: RunSpec,
-    store: Store,
-    engines: Engines,
-    report: Report,
-    stopping: threading.Event,
-    portions: Sequence[GivenPortion] = (),
-) -> Evaluation:
-    found = find_record(store, keys.evaluation(spec.name), Evaluation)
-    if found is not None:
-        return found
-    create_run(store, spec, resume=True, portions=portions)
-    with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
-        pipeline.run(lambda progress: report(spec.name, progress))
-    assert spec.problems.checked_by is not None
-    checker = need_checker(load_domain(spec.problems.checked_by))
-    return put_record(store, keys.evaluation(spec.name), measure_run(store, spec.name, checker))

@@ -8,7 +8,7 @@ import sys
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import library
 from proofloop.report import (
     learning_curves,
     line_charts,
@@ -72,12 +72,8 @@ def environment(*packages: str) -> jinja2.Environment:
 
     Raises ConfigError if Jinja is not installed.
     """
-    try:
+    with library("Jinja, which draws the report, is not installed", "[report]"):
         import jinja2
-    except ImportError as error:
-        raise ConfigError(
-            "Jinja, which draws the report, is not installed", install_hint("[report]")
-        ) from error
     from proofloop.typeset.markdown import typeset
 
     environment = jinja2.Environment(

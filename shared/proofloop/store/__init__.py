@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from proofloop.config.settings import Settings
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import ConfigError, library
 from proofloop.plugins import load_plugin, plugin_names
 from proofloop.store.base import R, Store, find_record, get_record, put_record
 from proofloop.store.local import LocalStore
@@ -37,11 +37,9 @@ def open_store(settings: Settings, folder: Path | None = None) -> Store:
         return _open_plugin(settings.store_url.get_secret_value())
     if folder is not None or settings.s3_endpoint is None:
         return LocalStore(folder or settings.store)
-    try:
+    with library("the S3 client is not installed", "[cluster]"):
         from proofloop.store.minio import MinioStore
         from proofloop.store.s3_keys import s3_keys
-    except ImportError as error:
-        raise ConfigError("the S3 client is not installed", install_hint("[cluster]")) from error
     scheme, _, host = settings.s3_endpoint.rstrip("/").partition("://")
     return MinioStore(
         host,

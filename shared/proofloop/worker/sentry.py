@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import library
 from proofloop.version import __version__
 
 if TYPE_CHECKING:
@@ -29,12 +29,8 @@ def start_sentry() -> None:
     """
     if not os.environ.get(DSN):
         return
-    try:
+    with library(f"{DSN} is set without Sentry's library", "[sentry]"):
         import sentry_sdk
-    except ImportError as error:
-        raise ConfigError(
-            f"{DSN} is set without Sentry's library", install_hint("[sentry]")
-        ) from error
     sentry_sdk.init(
         release=os.environ.get("SENTRY_RELEASE") or f"proofloop@{__version__}",
         # they would send log messages, HTTP calls and the prompts of AI clients

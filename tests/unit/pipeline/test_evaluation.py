@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from proofloop.pipeline.evaluation import EvalSize, evaluate_after, evaluate_before
+from proofloop.pipeline.evaluation import EvalSize, Evaluator
 from proofloop.runs.costs import costs
 from proofloop.runs.create import create_run
 from proofloop.runs.figures import proofs_of
@@ -26,10 +26,11 @@ def test_the_verifier_after_training_judges_the_readable_proofs_of_before(tmp_pa
     store = LocalStore(tmp_path)
     simulated = {"kind": "simulated", "settings": {"malformed_share": 0.3}}
     spec = runspec(problems={"domain": "nano"}, engine=simulated)
-    rest = Engines(store, tmp_path / "cache"), SIZE, lambda name, progress: None, threading.Event()
-    evaluate_before(spec, store, *rest)
+    engines = Engines(store, tmp_path / "cache")
+    evaluator = Evaluator(spec, store, engines, SIZE, lambda *_: None, threading.Event())
+    evaluator.before()
     create_run(store, spec, resume=True)
-    found = evaluate_after(spec, store, *rest)
+    found = evaluator.after()
     before = [proof for proof in proofs_of(store, f"{RUN}-before") if is_readable(proof)]
     after = list(proofs_of(store, f"{RUN}-after-verifier"))
     assert 0 < len(before) < 6

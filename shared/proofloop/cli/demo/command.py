@@ -18,9 +18,8 @@ from proofloop.cli.progress import ProgressLine
 from proofloop.config.section import LARGEST_SEED
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.pipeline.evaluation import (
+    Evaluator,
     TrainingSummary,
-    evaluate_after,
-    evaluate_before,
     find_summary,
 )
 from proofloop.runs.create import create_run
@@ -60,28 +59,21 @@ def demo(
     spec = demo_spec(seed, quick=quick)
     size = QUICK_EVAL_SIZE if quick else EVAL_SIZE
     began = time.monotonic()
-    engines = open_engines(store)
-    try:
-        with stopping_on_signal() as stopping, ProgressLine() as line:
-            line.print(
-                f"1/4 measuring the base model on {size.problems} test problems with the exact"
-                " checker"
-            )
-            before = evaluate_before(spec, store, engines, size, line.show, stopping)
-            line.print(
-                f"2/4 proving and training: {planned_proofs(spec)} proofs, labeled by the models"
-                " only"
-            )
-            create_run(store, spec, resume=True)
-            with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
-                pipeline.run(lambda progress: line.show(spec.name, progress))
-            line.print(
-                "3/4 measuring the trained models, the verifier on the same proofs as in 1/4"
-            )
-            after = evaluate_after(spec, store, engines, size, line.show, stopping)
-            line.print("4/4 writing the report")
-    finally:
-        engines.close()
+    with open_engines(store) as engines, stopping_on_signal() as stopping, ProgressLine() as line:
+        evaluator = Evaluator(spec, store, engines, size, line.show, stopping)
+        line.print(
+            f"1/4 measuring the base model on {size.problems} test problems with the exact checker"
+        )
+        before = evaluator.before()
+        line.print(
+            f"2/4 proving and training: {planned_proofs(spec)} proofs, labeled by the models only"
+        )
+        create_run(store, spec, resume=True)
+        with EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline:
+            pipeline.run(lambda progress: line.show(spec.name, progress))
+        line.print("3/4 measuring the trained models, the verifier on the same proofs as in 1/4")
+        after = evaluator.after()
+        line.print("4/4 writing the report")
     summary = find_summary(store, spec.name) or put_record(
         store,
         keys.summary(spec.name),

@@ -253,8 +253,7 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
             for problem in unfilled(spec):
                 yield Finding("flow", "warning", problem, UNFILLED_HINT)
         what = "engine"
-        engines = open_engines(open_store(folder))
-        try:
+        with open_engines(open_store(folder)) as engines:
             began = time.perf_counter()
             print("checking the models", file=sys.stderr)
             engines.check(spec, roles=spec.asked_roles)
@@ -264,8 +263,6 @@ def _file(file: Path, folder: Path | None, wait_s: float) -> Iterator[Finding]:
             if is_run and spec.asked_roles:
                 what = "answers"
                 yield from _answers(engines, spec, wait_s)
-        finally:
-            engines.close()
     except ProofloopError as error:
         yield _broken(what, error)
     except Exception as error:

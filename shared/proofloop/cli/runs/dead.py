@@ -85,21 +85,18 @@ def _replay_here(store: Store, run: str) -> tuple[int, int]:
     again. A dead letter is deleted from the store after all its follow-up work. One without an
     event is kept.
     """
-    engines = open_engines(store)
-    try:
-        spec = need_run(store, run)
-        with (
-            stopping_on_signal() as stopping,
-            EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline,
-        ):
-            letters = letters_in(store, run)
-            events = [letter.event for letter in letters if letter.event is not None]
-            failed = pipeline.replay(events)
-            store.delete_prefix(keys.dead_letters(run))
-            for letter in [*failed, *(letter for letter in letters if letter.event is None)]:
-                letter.keep(store, run)
-    finally:
-        engines.close()
+    spec = need_run(store, run)
+    with (
+        open_engines(store) as engines,
+        stopping_on_signal() as stopping,
+        EmbeddedPipeline(store, engines, spec, stopping=stopping) as pipeline,
+    ):
+        letters = letters_in(store, run)
+        events = [letter.event for letter in letters if letter.event is not None]
+        failed = pipeline.replay(events)
+        store.delete_prefix(keys.dead_letters(run))
+        for letter in [*failed, *(letter for letter in letters if letter.event is None)]:
+            letter.keep(store, run)
     return len(events), len(failed)
 
 

@@ -22,7 +22,7 @@ from proofloop.cli.common import RunArgument, StoreOption, need_run, open_store
 from proofloop.cli.runs.document import as_markdown
 from proofloop.cli.runs.exported import CritiqueRow, Filter, ProofRow, best_rows, proof_rows
 from proofloop.cli.runs.latex import as_latex
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import ConfigError, library
 from proofloop.runs.labels import analysis_rows
 from proofloop.schema.records import Score
 
@@ -212,13 +212,9 @@ def _replacing(out: Path) -> Iterator[Path]:
 
 def _write_parquet(rows: Iterator[ProofRow], out: Path, *, with_critiques: bool) -> None:
     """Writes ROWS_AT_ONCE rows at a time. Raises ConfigError."""
-    try:
+    with library("the package pyarrow, which writes Parquet, is not installed", "[parquet]"):
         import pyarrow as pa  # type: ignore[import-untyped]
         from pyarrow import parquet
-    except ImportError as error:
-        raise ConfigError(
-            "the package pyarrow, which writes Parquet, is not installed", install_hint("[parquet]")
-        ) from error
     types: dict[Any, Any] = {
         Score: pa.float64(),
         int: pa.int64(),

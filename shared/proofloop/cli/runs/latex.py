@@ -14,7 +14,7 @@ from importlib.resources import files
 
 from proofloop.cli.runs.document import as_markdown
 from proofloop.cli.runs.exported import ProofRow
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import library
 from proofloop.typeset.formulas import find_formulas
 
 MARKDOWN = (
@@ -44,12 +44,8 @@ _ENVIRONMENTS = re.compile(
 
 def as_latex(run: str, rows: Iterable[ProofRow]) -> Iterator[str]:
     """The document, for xelatex or lualatex. Raises ConfigError if pandoc is not installed."""
-    try:
+    with library("pandoc, which writes LaTeX, is not installed", "[documents]"):
         import pypandoc  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ConfigError(
-            "pandoc, which writes LaTeX, is not installed", install_hint("[documents]")
-        ) from error
     text = "".join(as_markdown(run, rows, inert))
     options = [
         "--standalone",

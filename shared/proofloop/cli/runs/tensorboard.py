@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from proofloop.errors import ConfigError, install_hint
+from proofloop.errors import library
 from proofloop.schema.records import TrainingStep
 
 SUFFIX = ".proofloop"
@@ -16,13 +16,8 @@ def write_events(steps: Mapping[str, Sequence[TrainingStep]], folder: Path) -> N
     """Write the figures of each stage to a folder of its name. Event files of an earlier call are
     replaced. Raises ConfigError if tensorboardX is not installed.
     """
-    try:
+    with library("tensorboardX, which writes event files, is not installed", "[tensorboard]"):
         from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ConfigError(
-            "tensorboardX, which writes event files, is not installed",
-            install_hint("[tensorboard]"),
-        ) from error
     for stage, of in steps.items():
         if not of:
             continue
