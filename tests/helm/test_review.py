@@ -36,7 +36,7 @@ def test_the_review_page_runs_the_labelers_image_with_the_values_of_the_chart() 
         "containers"
     ]
     assert container["command"] == [
-        *("proofloop", "ui", "--host", "0.0.0.0", "--port", "8321", "--spot-checks", "50"),
+        *("proofloop", "ui", "--host", "", "--port", "8321", "--spot-checks", "50"),
         *("--analyses", "0", "--overlap", "1"),
         "olympiad",
     ]

@@ -37,7 +37,8 @@ def ui(
         str,
         typer.Option(
             "--host",
-            help="The address to listen on; one that others can reach requires a password.",
+            help="The address to listen on; '' is all, IPv6 included. One that others can reach"
+            " requires a password.",
         ),
     ] = "127.0.0.1",
     port: Annotated[

@@ -78,8 +78,10 @@ class Settings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535)
     """The port of /metrics, /healthz and /readyz; 0 turns them off."""
 
-    metrics_host: str = "0.0.0.0"
-    """The address that /metrics, /healthz and /readyz listen on. They show no secrets."""
+    metrics_host: str = ""
+    """The address that /metrics, /healthz and /readyz listen on; unset: all, IPv6 included. They
+    show no secrets.
+    """
 
     review_token: SecretStr | None = None
     """One password of the web pages for all people, who log in with any name. Without a password

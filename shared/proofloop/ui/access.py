@@ -11,6 +11,7 @@ import ipaddress
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from shlex import quote
 from urllib.parse import unquote, urlsplit
 
 from starlette.applications import Starlette
@@ -133,6 +134,8 @@ def _is_from(request: Request, networks: tuple[Network, ...]) -> bool:
         peer = ipaddress.ip_address(request.client.host if request.client else "")
     except ValueError:
         return False
+    # a socket of IPv6 shows the address of an IPv4 client as ::ffff:10.0.0.1
+    peer = getattr(peer, "ipv4_mapped", None) or peer
     return any(peer in network for network in networks)
 
 
@@ -208,7 +211,8 @@ def check_address(host: str, access: Access) -> None:
     """Raise ConfigError for an address that other machines can reach while no password is set."""
     if access.is_open and not is_here(host):
         raise ConfigError(
-            f"--host {host}: other machines could reach the pages, and they have no password",
+            f"--host {quote(host)}: other machines could reach the pages, and they have no"
+            " password",
             "set PROOFLOOP_REVIEW_PASSWORDS or PROOFLOOP_REVIEW_TOKEN, or leave out --host to use"
             " 127.0.0.1",
         )

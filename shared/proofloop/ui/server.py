@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+from shlex import quote
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,6 +22,7 @@ from proofloop.ui.app import make_app
 from proofloop.ui.fresh_index import FreshIndex
 from proofloop.ui.live import LiveRuns
 from proofloop.ui.site import Site
+from proofloop.worker.listening import listen
 
 CLOSE_S = 3
 """The time for requests in flight to finish after a stop."""
@@ -87,11 +89,10 @@ def _answer(server: uvicorn.Server, listening: socket.socket, stopping: threadin
 
 def _listen(host: str, port: int) -> socket.socket:
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
+        return listen(host, port)
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on --host {host} --port {port}: {error.strerror or error}",
+            f"cannot listen on --host {quote(host)} --port {port}: {error.strerror or error}",
             "choose another port; 0 takes a free one",
         ) from error
 

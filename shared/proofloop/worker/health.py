@@ -9,6 +9,7 @@ server: a separate thread checks the store periodically.
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from proofloop.bus import Bus
 from proofloop.errors import ConfigError, StoreError
 from proofloop.schema import keys
 from proofloop.store import Store
+from proofloop.worker.listening import listen
 
 log = structlog.get_logger()
 
@@ -102,10 +104,11 @@ class MonitoringServer:
         """Raises ConfigError if the port cannot be used."""
         ProcessCollector(registry=registry)
         try:
-            server = _Server((host, port), _Pages)
+            server = _Server(listen(host, port))
         except OSError as error:
             raise ConfigError(
-                f"--metrics-port {port}: cannot listen on {host}: {error.strerror or error}",
+                f"--metrics-port {port}: cannot listen on {host or 'all addresses'}:"
+                f" {error.strerror or error}",
                 "choose another port or PROOFLOOP_METRICS_HOST; 0 turns the endpoint off",
             ) from error
         server.registry, server.health = registry, health
@@ -117,6 +120,11 @@ class _Server(ThreadingHTTPServer):
 
     registry: CollectorRegistry
     health: Health
+
+    def __init__(self, listening: socket.socket) -> None:
+        super().__init__(listening.getsockname(), _Pages, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
 
 
 class _Pages(BaseHTTPRequestHandler):

@@ -55,9 +55,20 @@ def test_a_proxys_name_may_have_any_letters(sent: bytes) -> None:
     assert access.person(Request(scope)) in ("Łukasz", "José")
 
 
+@pytest.mark.parametrize(
+    ("peer", "name"),
+    [("10.0.0.1", "Emmy"), ("::ffff:10.0.0.1", "Emmy"), ("::ffff:11.0.0.1", None), ("::1", None)],
+)
+def test_a_proxy_of_ipv4_is_known_on_a_socket_of_ipv6_too(peer: str, name: str | None) -> None:
+    access = Access(header="X-User", proxies=(ip_network("10.0.0.0/8"),))
+    scope = {"type": "http", "headers": [(b"x-user", b"Emmy")], "client": (peer, 4711)}
+    assert access.person(Request(scope)) == name
+
+
 def test_an_address_that_others_reach_needs_a_password() -> None:
     check_address("127.0.0.1", Access())
     check_address("::1", Access())
-    check_address("0.0.0.0", Access(token="a word"))
-    with pytest.raises(ConfigError, match="PROOFLOOP_REVIEW_TOKEN"):
-        check_address("0.0.0.0", Access())
+    for host in ("0.0.0.0", ""):
+        check_address(host, Access(token="a word"))
+        with pytest.raises(ConfigError, match="PROOFLOOP_REVIEW_TOKEN"):
+            check_address(host, Access())
