@@ -29,10 +29,12 @@ def serve() -> Iterator[Serve]:
 
 
 @pytest.fixture
-def connect() -> Iterator[Connect]:
+def connect(serve: Serve) -> Iterator[Connect]:
+    """Opens an engine on a server, or on a new one that plays these scripts."""
     engines: list[OpenAIEngine] = []
 
-    def open_one(server: ScriptedServer, **settings: Any) -> OpenAIEngine:
+    def open_one(*asked: ScriptedServer | Script, **settings: Any) -> OpenAIEngine:
+        server = asked[0] if isinstance(asked[0], ScriptedServer) else serve(*asked)
         quick = {"first_wait_s": 0.01, "idle_timeout_s": 5.0, "max_attempts": 3}
         engines.append(
             OpenAIEngine(OpenAISettings(**({"base_url": server.base_url} | quick | settings)))

@@ -107,16 +107,11 @@ def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_named(
-    serve: Serve,
-    connect: Connect,
-    monkeypatch: pytest.MonkeyPatch,
-    variable: str,
-    value: str,
-    problem: str,
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, problem: str
 ) -> None:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError) as caught:
-        connect(serve(answers()))
+        connect(answers())
     assert problem in caught.value.problem and "127.0.0.1 to NO_PROXY" in caught.value.hint
     assert "secret" not in str(caught.value)
 
@@ -124,19 +119,19 @@ def test_a_proxy_that_cannot_be_used_is_named(
 @pytest.mark.usefixtures("without_proxies")
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "[::1],127.0.0.1", "*", "10.0.0.0/8, 127.0.0.1"])
 def test_a_proxy_that_the_server_is_exempt_from_does_not_matter(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, exempt: str
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, exempt: str
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1")
     monkeypatch.setenv("NO_PROXY", exempt)
-    assert connect(serve(answers("Direct."))).submit(ask()).result(60).text == "Direct."
+    assert connect(answers("Direct.")).submit(ask()).result(60).text == "Direct."
 
 
 @pytest.mark.usefixtures("without_proxies")
 def test_an_exempt_IPv6_address_beside_a_direct_server_does_not_matter(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "[::1]")
-    assert connect(serve(answers("Direct."))).submit(ask()).result(60).text == "Direct."
+    assert connect(answers("Direct.")).submit(ask()).result(60).text == "Direct."
 
 
 @pytest.mark.usefixtures("without_proxies")
@@ -160,13 +155,13 @@ def test_a_proxy_that_is_away_is_blamed(
 
 
 def test_a_file_of_authorities_that_is_not_there_is_named(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/none.pem")
     with pytest.raises(
         ConfigError, match=r"SSL_CERT_FILE = '/none.pem' cannot be read: No such file"
     ):
-        connect(serve(answers()))
+        connect(answers())
 
 
 class Socks5Server:
@@ -269,12 +264,12 @@ def test_a_SOCKS_proxy_that_is_away_is_blamed(
 
 @pytest.mark.usefixtures("without_proxies")
 def test_a_SOCKS_proxy_without_its_package_is_named(
-    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp_socks", None)
     monkeypatch.setenv("all_proxy", "socks5://me:secret@127.0.0.1:1080")
     with pytest.raises(ConfigError) as caught:
-        connect(serve(answers()))
+        connect(answers())
     assert "all_proxy = socks5://127.0.0.1:1080 is a SOCKS proxy" in caught.value.problem
     assert "./shared[socks]" in caught.value.hint and "NO_PROXY" in caught.value.hint
     assert "secret" not in str(caught.value)

@@ -81,32 +81,30 @@ READABLE = {
 
 
 @pytest.mark.parametrize("script", READABLE.values(), ids=READABLE.keys())
-def test_an_answer_in_another_dialect_is_read(
-    serve: Serve, connect: Connect, script: Script
-) -> None:
-    generation = connect(serve(script), max_attempts=1).submit(ask()).result(60)
+def test_an_answer_in_another_dialect_is_read(connect: Connect, script: Script) -> None:
+    generation = connect(script, max_attempts=1).submit(ask()).result(60)
     assert (generation.text, generation.finish_reason) == ("Done.", "stop")
 
 
-def test_thinking_among_the_parts_is_kept_apart(serve: Serve, connect: Connect) -> None:
+def test_thinking_among_the_parts_is_kept_apart(connect: Connect) -> None:
     thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Hmm."}]}
     script = sends(chunk({"content": [thinking, {"type": "text", "text": "Done."}]}) + STOP)
-    generation = connect(serve(script)).submit(ask()).result(60)
+    generation = connect(script).submit(ask()).result(60)
     assert (generation.reasoning, generation.text) == ("Hmm.", "Done.")
 
 
-def test_halves_of_a_surrogate_pair_find_each_other(serve: Serve, connect: Connect) -> None:
+def test_halves_of_a_surrogate_pair_find_each_other(connect: Connect) -> None:
     body = chunk({"content": "field \ud835"}) + chunk({"content": "\udd3d, lone \ud835."}) + STOP
     assert b"\\ud835" in body
-    generation = connect(serve(sends(body))).submit(ask()).result(60)
+    generation = connect(sends(body)).submit(ask()).result(60)
     assert generation.text == "field \U0001d53d, lone \ufffd."
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
 def test_an_answer_of_reasoning_alone_is_kept_and_warned_of_once(
-    serve: Serve, connect: Connect, field: str, capsys: pytest.CaptureFixture[str]
+    connect: Connect, field: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engine = connect(serve(sends(chunk({"content": None, field: "All of it."}) + STOP)))
+    engine = connect(sends(chunk({"content": None, field: "All of it."}) + STOP))
     for _ in range(2):
         generation = engine.submit(ask()).result(60)
         assert (generation.text, generation.reasoning) == ("", "All of it.")
@@ -115,9 +113,9 @@ def test_an_answer_of_reasoning_alone_is_kept_and_warned_of_once(
 
 
 def test_a_check_of_one_token_is_not_warned_of(
-    serve: Serve, connect: Connect, capsys: pytest.CaptureFixture[str]
+    connect: Connect, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engine = connect(serve(sends(chunk({"reasoning_content": "Hm"}, "length"))))
+    engine = connect(sends(chunk({"reasoning_content": "Hm"}, "length")))
     engine.submit(ask(max_tokens=1)).result(60)
     assert "engine_answer_all_reasoning" not in capsys.readouterr().out
 
@@ -126,28 +124,24 @@ def test_a_check_of_one_token_is_not_warned_of(
 # --------------------------------------------------------------------------------------------------
 
 
-def test_an_answer_without_a_finish_reason_counts_as_cut(serve: Serve, connect: Connect) -> None:
-    error = fails_with(connect(serve(sends(chunk({"content": "Done."}) + DONE))))
+def test_an_answer_without_a_finish_reason_counts_as_cut(connect: Connect) -> None:
+    error = fails_with(connect(sends(chunk({"content": "Done."}) + DONE)))
     assert error.retryable and "without a finish reason" in error.problem
     assert "needs_finish_reason = false" in error.hint
 
 
 @pytest.mark.parametrize(("completion_tokens", "expected"), [(3, "stop"), (64, "length")])
 def test_a_server_may_need_no_finish_reason(
-    serve: Serve, connect: Connect, completion_tokens: int, expected: str
+    connect: Connect, completion_tokens: int, expected: str
 ) -> None:
     usage = {"prompt_tokens": 1, "completion_tokens": completion_tokens}
     script = sends(chunk({"content": "Done."}, usage=usage) + DONE)
-    generation = connect(serve(script), needs_finish_reason=False).submit(ask()).result(60)
+    generation = connect(script, needs_finish_reason=False).submit(ask()).result(60)
     assert (generation.text, generation.finish_reason) == ("Done.", expected)
 
 
-def test_a_cut_stream_is_no_answer_though_no_finish_reason_is_needed(
-    serve: Serve, connect: Connect
-) -> None:
-    error = fails_with(
-        connect(serve(sends(chunk({"content": "Done."}))), needs_finish_reason=False)
-    )
+def test_a_cut_stream_is_no_answer_though_no_finish_reason_is_needed(connect: Connect) -> None:
+    error = fails_with(connect(sends(chunk({"content": "Done."})), needs_finish_reason=False))
     assert error.retryable and "was cut after 5 characters" in error.problem
 
 
@@ -168,8 +162,8 @@ def keeps_alive(seconds: float) -> Script:
     return script
 
 
-def test_a_comment_is_a_sign_of_life(serve: Serve, connect: Connect) -> None:
-    engine = connect(serve(keeps_alive(2.0)), idle_timeout_s=1.0)
+def test_a_comment_is_a_sign_of_life(connect: Connect) -> None:
+    engine = connect(keeps_alive(2.0), idle_timeout_s=1.0)
     assert engine.submit(ask()).result(60).text == "Late."
 
 
@@ -276,7 +270,7 @@ def test_load_fails_no_call(serve: Serve, connect: Connect) -> None:
 
 
 def test_a_call_that_is_refused_as_busy_while_another_is_in_flight_is_load(
-    serve: Serve, connect: Connect
+    connect: Connect,
 ) -> None:
     begun, failed = threading.Event(), threading.Event()
 
@@ -289,9 +283,7 @@ def test_a_call_that_is_refused_as_busy_while_another_is_in_flight_is_load(
         exchange.finish()
 
     engine = connect(
-        serve(depending_on(POISON, refuses(503, "busy"), answer)),
-        longest_busy_s=0.01,
-        idle_timeout_s=60.0,
+        depending_on(POISON, refuses(503, "busy"), answer), longest_busy_s=0.01, idle_timeout_s=60.0
     )
     other = engine.submit(ask("Another."))
     assert begun.wait(60)
@@ -301,8 +293,8 @@ def test_a_call_that_is_refused_as_busy_while_another_is_in_flight_is_load(
     assert other.result(60).text == "Fine."
 
 
-def test_a_server_that_is_busy_for_a_probe_too_is_load(serve: Serve, connect: Connect) -> None:
-    error = fails_with(connect(serve(refuses(503, "busy")), longest_busy_s=0.01))
+def test_a_server_that_is_busy_for_a_probe_too_is_load(connect: Connect) -> None:
+    error = fails_with(connect(refuses(503, "busy"), longest_busy_s=0.01))
     assert error.retryable and error.is_load
 
 
@@ -341,11 +333,9 @@ def test_a_refusal_of_one_call_alone_fails_no_other(
     assert engine.submit(ask()).result(60).text == "Fine."
 
 
-def test_a_used_up_balance_fails_no_call_though_a_probe_is_answered(
-    serve: Serve, connect: Connect
-) -> None:
+def test_a_used_up_balance_fails_no_call_though_a_probe_is_answered(connect: Connect) -> None:
     insufficient = {"error": {"message": "Insufficient Balance", "code": "invalid_request_error"}}
-    engine = connect(serve(depending_on(POISON, refuses(402, insufficient), answers("Fine."))))
+    engine = connect(depending_on(POISON, refuses(402, insufficient), answers("Fine.")))
     engine.submit(ask()).result(60)
     error = fails_with(engine, POISON)
     assert not isinstance(error, CallRefused | AccessRefused) and not error.retryable
@@ -355,11 +345,9 @@ def test_a_used_up_balance_fails_no_call_though_a_probe_is_answered(
 QUOTA = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}
 
 
-def test_a_used_up_quota_ends_the_run_instead_of_being_retried_for_ever(
-    serve: Serve, connect: Connect
-) -> None:
+def test_a_used_up_quota_ends_the_run_instead_of_being_retried_for_ever(connect: Connect) -> None:
     quick = {"max_attempts": 2, "first_wait_s": 0.01}
-    engine = connect(serve(answers(), refuses(429, QUOTA)), **quick)
+    engine = connect(answers(), refuses(429, QUOTA), **quick)
     engine.submit(ask()).result(60)
     error = fails_with(engine)
     assert not error.retryable and not isinstance(error, CallRefused)
@@ -371,9 +359,7 @@ def test_a_quota_that_a_minute_refills_is_retried(serve: Serve, connect: Connect
     assert connect(server, max_attempts=3, first_wait_s=0.01).submit(ask()).result(60).text
 
 
-def test_the_end_of_an_old_stream_is_no_answer_to_another_call(
-    serve: Serve, connect: Connect
-) -> None:
+def test_the_end_of_an_old_stream_is_no_answer_to_another_call(connect: Connect) -> None:
     """The server has stopped taking calls, and its old streams end while others wait for a probe's
     answer.
     """
@@ -393,43 +379,41 @@ def test_the_end_of_an_old_stream_is_no_answer_to_another_call(
     def new(exchange: Exchange) -> None:
         (probe if exchange.body["max_tokens"] == 1 else refuses(500, "out of order"))(exchange)
 
-    engine = connect(serve(depending_on("Prove it.", old, new)), max_attempts=1)
+    engine = connect(depending_on("Prove it.", old, new), max_attempts=1)
     running = engine.submit(ask())
     error = fails_with(engine, "Another.")
     assert running.result(60).text == "Old."
     assert error.retryable
 
 
-def test_what_had_come_of_a_call_that_always_fails_is_handed_over(
-    serve: Serve, connect: Connect
-) -> None:
+def test_what_had_come_of_a_call_that_always_fails_is_handed_over(connect: Connect) -> None:
     def cut(exchange: Exchange) -> None:
         exchange.begin()
         exchange.say("## Solution\n\nLet ")
         exchange.hang_up()
 
-    error = fails_with(connect(serve(depending_on(POISON, cut, answers()))), POISON)
+    error = fails_with(connect(depending_on(POISON, cut, answers())), POISON)
     assert isinstance(error, CallRefused) and error.partial == "## Solution\n\nLet "
     assert error.cause == "the stream was cut"
 
 
 def test_a_call_that_always_fails_costs_what_the_server_counted_of_all_attempts(
-    serve: Serve, connect: Connect
+    connect: Connect,
 ) -> None:
     usage = {"prompt_tokens": 7, "completion_tokens": 3}
     aborted = sends(chunk({"content": "Done."}) + chunk({}, "abort", usage=usage))
-    error = fails_with(connect(serve(depending_on(POISON, aborted, answers()))), POISON)
+    error = fails_with(connect(depending_on(POISON, aborted, answers())), POISON)
     assert (error.prompt_tokens, error.completion_tokens) == (21, 9)
     assert error.engine_seconds > 0
 
 
-def test_attempts_without_a_piece_of_an_answer_cost_nothing(serve: Serve, connect: Connect) -> None:
-    error = fails_with(connect(serve(refuses(500, "out of order"))))
+def test_attempts_without_a_piece_of_an_answer_cost_nothing(connect: Connect) -> None:
+    error = fails_with(connect(refuses(500, "out of order")))
     assert (error.prompt_tokens, error.completion_tokens, error.engine_seconds) == (0, 0, 0.0)
 
 
-def test_a_filtered_answer_costs_its_tokens(serve: Serve, connect: Connect) -> None:
-    error = fails_with(connect(serve(answers(reason="content_filter"))))
+def test_a_filtered_answer_costs_its_tokens(connect: Connect) -> None:
+    error = fails_with(connect(answers(reason="content_filter")))
     assert (
         isinstance(error, CallRefused) and error.completion_tokens == 3 and error.engine_seconds > 0
     )
@@ -494,9 +478,9 @@ def test_an_old_llama_cpp_sends_errors_in_a_field_of_their_own(
     assert isinstance(error, CallRefused) and "too long" in error.problem
 
 
-def test_a_rate_limit_in_an_event_is_waited_for(serve: Serve, connect: Connect) -> None:
+def test_a_rate_limit_in_an_event_is_waited_for(connect: Connect) -> None:
     event = b'data: {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}\n\n'
-    assert connect(serve(sends(event), answers("Now."))).submit(ask()).result(60).text == "Now."
+    assert connect(sends(event), answers("Now.")).submit(ask()).result(60).text == "Now."
 
 
 # -- errors that help
@@ -571,9 +555,9 @@ OTHER_FIELD = {"detail": [{"loc": ["body", "messages"], "msg": "too long", "inpu
     [(400, VLLM_SEED, True), (422, FASTAPI_SEED, True), (422, OTHER_FIELD, False)],
 )
 def test_a_server_that_refuses_large_seeds_is_told_from_others(
-    serve: Serve, connect: Connect, status: int, body: object, is_named: bool
+    connect: Connect, status: int, body: object, is_named: bool
 ) -> None:
-    error = fails_with(connect(serve(refuses(status, body))))
+    error = fails_with(connect(refuses(status, body)))
     assert ("set seed_bits = 31" in error.hint) == is_named
 
 
@@ -593,28 +577,26 @@ REFUSED_LENGTHS = {
 
 
 @pytest.mark.parametrize("message", REFUSED_LENGTHS.values(), ids=REFUSED_LENGTHS)
-def test_a_refused_length_names_max_tokens(serve: Serve, connect: Connect, message: str) -> None:
-    error = fails_with(connect(serve(refuses(400, {"error": {"message": message}}))))
+def test_a_refused_length_names_max_tokens(connect: Connect, message: str) -> None:
+    error = fails_with(connect(refuses(400, {"error": {"message": message}})))
     assert error.hint == (
         "the prompt and max_tokens = 64 together exceed the server's limit: lower max_tokens under"
         " [sampling.ROLE], or serve the model with a longer context"
     )
 
 
-def test_a_server_without_max_tokens_is_told_from_one_with_a_limit(
-    serve: Serve, connect: Connect
-) -> None:
+def test_a_server_without_max_tokens_is_told_from_one_with_a_limit(connect: Connect) -> None:
     message = (
         "Unsupported parameter: 'max_tokens' is not supported with o3-2025. Use"
         " 'max_completion_tokens' instead."
     )
-    error = fails_with(connect(serve(refuses(400, {"error": {"message": message}}))))
+    error = fails_with(connect(refuses(400, {"error": {"message": message}})))
     assert "max_tokens_field" in error.hint
 
 
 def test_a_refused_field_can_be_omitted(serve: Serve, connect: Connect) -> None:
     message = "Unsupported parameter: 'top_p' is not supported with this model."
-    error = fails_with(connect(serve(refuses(400, {"error": {"message": message}}))))
+    error = fails_with(connect(refuses(400, {"error": {"message": message}})))
     assert 'omit_fields = ["top_p"]' in error.hint
     server = serve(answers())
     connect(server, omit_fields=["top_p", "seed"]).submit(ask()).result(60)
@@ -630,27 +612,19 @@ def test_a_refused_field_can_be_omitted(serve: Serve, connect: Connect) -> None:
     ],
 )
 def test_a_rate_limit_that_no_short_wait_ends_has_its_own_way_out(
-    serve: Serve, connect: Connect, message: str, hint: str
+    connect: Connect, message: str, hint: str
 ) -> None:
     refused = refuses(429, {"error": {"message": message}}, Retry_After="86400")
-    assert hint in fails_with(connect(serve(refused))).hint
+    assert hint in fails_with(connect(refused)).hint
 
 
-def test_a_seed_of_31_bits_is_sent(serve: Serve, connect: Connect) -> None:
-    server = serve(answers())
-    connect(server, seed_bits=31).submit(ask(seed=2**63 - 1)).result(60)
-    assert server.received[0].body["seed"] == 2**31 - 1
-
-
-def test_a_long_complaint_hides_neither_the_attempt_nor_the_way_out(
-    serve: Serve, connect: Connect
-) -> None:
-    error = fails_with(connect(serve(refuses(500, "x" * 5000)), max_attempts=1))
+def test_a_long_complaint_hides_neither_the_attempt_nor_the_way_out(connect: Connect) -> None:
+    error = fails_with(connect(refuses(500, "x" * 5000), max_attempts=1))
     assert error.problem.endswith("attempt 1 of max_attempts = 1") and len(error.problem) < 400
 
 
-def test_an_error_cannot_write_to_the_terminal(serve: Serve, connect: Connect) -> None:
-    error = fails_with(connect(serve(refuses(400, {"message": "\x1b[31mred \ud800"}))))
+def test_an_error_cannot_write_to_the_terminal(connect: Connect) -> None:
+    error = fails_with(connect(refuses(400, {"message": "\x1b[31mred \ud800"})))
     assert "\x1b" not in str(error) and "red" in str(error)
     str(error).encode()
 
@@ -682,11 +656,9 @@ def test_the_schema_of_a_request_is_sent_unless_a_setting_says_otherwise(
     ]
 
 
-def test_a_server_that_takes_no_schema_is_answered_with_the_way_out(
-    serve: Serve, connect: Connect
-) -> None:
+def test_a_server_that_takes_no_schema_is_answered_with_the_way_out(connect: Connect) -> None:
     error = fails_with(
-        connect(serve(refuses(400, {"message": "response_format: json_schema is not supported"})))
+        connect(refuses(400, {"message": "response_format: json_schema is not supported"}))
     )
     assert "send_schema = false" in (error.hint or "")
 
@@ -727,19 +699,15 @@ NO_HTTP = {
 
 
 @pytest.mark.parametrize("data", NO_HTTP.values(), ids=NO_HTTP.keys())
-def test_bytes_that_are_no_HTTP_are_an_error_of_ours(
-    serve: Serve, connect: Connect, data: bytes
-) -> None:
-    error = fails_with(connect(serve(sends_raw(data)), max_attempts=1))
+def test_bytes_that_are_no_HTTP_are_an_error_of_ours(connect: Connect, data: bytes) -> None:
+    error = fails_with(connect(sends_raw(data), max_attempts=1))
     assert type(error) is EngineError and error.problem.startswith("127.0.0.1:")
 
 
-def test_a_last_event_counts_though_the_connection_breaks_right_after_it(
-    serve: Serve, connect: Connect
-) -> None:
+def test_a_last_event_counts_though_the_connection_breaks_right_after_it(connect: Connect) -> None:
     last = (chunk({"content": "Done."}) + STOP).rstrip(b"\n")
     data = HEAD + b"Content-Length: 9999\r\n\r\n" + last
-    assert connect(serve(sends_raw(data)), max_attempts=1).submit(ask()).result(60).text == "Done."
+    assert connect(sends_raw(data), max_attempts=1).submit(ask()).result(60).text == "Done."
 
 
 # -- rate_limiter
