@@ -14,13 +14,14 @@ from starlette.types import ASGIApp
 from proofloop.runs.create import create_run
 from proofloop.runs.grading.history import grades_of
 from proofloop.runs.labels import find_label
+from proofloop.schema import keys
 from proofloop.schema.records import Grade, Mark
 from proofloop.store import LocalStore
 from proofloop.ui.access import Access, guarded_app
 from proofloop_labeler.review.app import grading_app
 from proofloop_labeler.review.cases import Cases, Offer
 from tests.browser.accessibility import grave_faults
-from tests.builders import PROOF, RUN, put_case, runspec
+from tests.builders import PROOF, RUN, put_case, put_grade, runspec
 
 PROOFS = 20
 SOLUTION = "First, $n = 2k$.\n\nThen\n$$4k\n= 2n$$ holds.\n\n- So it is even."
@@ -172,6 +173,19 @@ def test_a_grade_is_sent_again_when_the_connection_is_back(
     context.close()
 
 
+def test_a_grade_that_can_never_be_saved_is_not_sent_again_and_again(
+    chromium: Browser, site: str, store: LocalStore
+) -> None:
+    context = chromium.new_context()  # a refusal is an error on the console
+    page = context.new_page()
+    begin(page, site)
+    store.put_if_absent(keys.grade(RUN, PROOF, 0), b"{}")
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status")).to_contain_text("An object in the store is damaged")
+    context.close()
+
+
 def test_a_draft_survives_the_login_page_of_a_proxy(page: Page, site: str) -> None:
     begin(page, site)
     page.keyboard.press("1")
@@ -225,6 +239,16 @@ def test_the_form_is_at_hand_on_a_phone(context: BrowserContext, page: Page, sit
     bar, save = page.locator(".bar").bounding_box(), page.get_by_role("button", name="Save")
     expect(save).to_be_in_viewport()
     assert bar and bar["height"] < 0.35 * 800
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_table_of_agreement_fits_on_a_phone(page: Page, site: str, store: LocalStore) -> None:
+    for number, name in enumerate(("Emil Artin", "Emmy Noether")):
+        put_grade(store, 1.0, by=name, number=number)
+    page.set_viewport_size({"width": 390, "height": 800})
+    begin(page, site)
+    page.goto(f"{site}/runs/{RUN}")
+    expect(page.locator(".confusion")).to_have_count(1)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

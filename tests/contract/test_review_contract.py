@@ -625,6 +625,19 @@ def test_while_the_store_is_away_the_grader_is_told_to_send_it_again(
     assert page.settle() == [ProofLabeled.of(PERSONS)]
 
 
+def test_a_damaged_object_is_named_and_hides_no_other_run(page: Open) -> None:
+    create_run(page.store, runspec("other"), resume=False)
+    page.store.put_if_absent(keys.label(RUN, "p9-000"), b"{}")
+    browser = page.browser()
+    for answer in (browser.get(f"/runs/{RUN}"), browser.post(CASE, data=FORM)):
+        assert answer.status_code == 500
+        assert f"An object in the store is damaged: {keys.label(RUN, 'p9-000')}" in answer.text
+        assert "send the form again" not in answer.text
+    runs = browser.get("/").text
+    assert "/runs/other" in runs
+    assert f"{RUN} is unreadable: {keys.label(RUN, 'p9-000')}" in runs
+
+
 def test_single_calls_are_no_runs_to_grade(page: Open) -> None:
     create_run(page.store, runspec("prove-0123456789ab"), resume=False)
     create_run(page.store, runspec("prove-geometry"), resume=False)

@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from proofloop.errors import HintedError, NotFound, StoreError
+from proofloop.errors import HintedError, StoreError
 from proofloop.report.page import style
 from proofloop.typeset.assets import FOLDER
 from proofloop.ui.access import Access, guarded_app
@@ -25,7 +25,7 @@ from proofloop.ui.events import events
 from proofloop.ui.problem_page import problem
 from proofloop.ui.proof_page import proof
 from proofloop.ui.run_page import run, runs
-from proofloop.ui.site import GRADING, Site
+from proofloop.ui.site import GRADING, Site, refusal_of
 
 STATIC = Path(__file__).parent / "static"
 
@@ -60,7 +60,6 @@ def make_app(
         ],
         exception_handlers={
             HTTPException: partial(_refuse, site),
-            NotFound: partial(_refuse, site),
             StoreError: partial(_refuse, site),
             HintedError: partial(_refuse, site),
         },
@@ -79,10 +78,5 @@ def _style() -> str:
 
 
 def _refuse(site: Site, request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException):
-        return site.page("refusal", code=error.status_code, text=error.detail)
-    if isinstance(error, NotFound):
-        return site.page("refusal", code=404, text=f"The store has no {error}.")
-    if isinstance(error, HintedError):  # the index
-        return site.page("refusal", code=503, text=str(error))
-    return site.page("refusal", code=503, text=f"The store is unavailable: {error}")
+    code, text = refusal_of(error)
+    return site.page("refusal", code=code, text=text)

@@ -14,6 +14,7 @@ from proofloop.report import line_charts, read_curriculum, titles
 from proofloop.report.page import curriculum_names
 from proofloop.runs.index.comparing import Comparison, Side, compare, versions_of
 from proofloop.ui.access import POLICY
+from proofloop.ui.fresh_index import Filled
 from proofloop.ui.site import Site, named, page_number, with_query
 
 ROWS = 100
@@ -24,11 +25,12 @@ def comparison(site: Site, request: Request) -> Response:
     query = request.query_params
     sides = Side.parse(query.get("a", "").strip()), Side.parse(query.get("b", "").strip())
     found: Comparison | None = None
+    filled: dict[str, Filled] = {}
     problem = ""
     if all(side.run for side in sides):
         for side in sides:
             site.spec(side.run)
-            site.index.look(side.run)
+            filled[side.run] = site.index.look(side.run)
         try:
             found = compare(site.index.index, *sides)
         except ConfigError as error:
@@ -39,6 +41,7 @@ def comparison(site: Site, request: Request) -> Response:
         sides=sides,
         choices=_choices(site, sides),
         found=found,
+        filled=filled,
         problem=problem,
         rows=found.problems[(number - 1) * ROWS : number * ROWS] if found else (),
         number=number,

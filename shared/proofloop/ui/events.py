@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import StoreError
-from proofloop.ui.site import Site
+from proofloop.ui.site import Site, refusal_of
 
 EVERY_S = 2.0
 """The pause between two looks at a run."""
@@ -52,7 +52,7 @@ def _status(site: Site, spec: RunSpec) -> str:
     try:
         return site.render("status", spec=spec, status=site.live.status(spec))
     except StoreError as error:
-        return site.render("unavailable", text=str(error))
+        return site.render("unavailable", text=refusal_of(error)[1])
 
 
 def event(html: str) -> str:

@@ -54,7 +54,7 @@ def problem(site: Site, request: Request) -> Response:
     record = find_record(site.store, keys.problem(spec.name, name), Problem)
     if record is None:
         raise HTTPException(404, f"Run {spec.name} has no problem {name} yet.")
-    site.index.look(spec.name)
+    filled = site.index.look(spec.name)
     site.index.count(spec.name, name)
     row = problem_row(site.index.index, spec.name, name, spec.prices)
     proofs = proofs_of(site.index.index, spec.name, name)
@@ -70,6 +70,7 @@ def problem(site: Site, request: Request) -> Response:
         "problem",
         spec=spec,
         problem=record,
+        filled=filled,
         row=row,
         is_priced=spec.prices != Prices(),
         proofs=shown,

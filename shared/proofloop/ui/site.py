@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from proofloop.config.run_file import RunSpec
-from proofloop.errors import ConfigError
+from proofloop.errors import ConfigError, CorruptObject, NotFound, StoreError
 from proofloop.report.page import environment
 from proofloop.report.titles import KIND_MEANINGS, KIND_TITLES
 from proofloop.runs.grading.openings import EVERYTHING, record_openings
@@ -77,6 +77,20 @@ class Site:
         if spec is None:
             raise HTTPException(404, f"No run named {run} in this store.")
         return spec
+
+
+def refusal_of(error: Exception) -> tuple[int, str]:
+    """The status and the text of the page for an error."""
+    match error:
+        case HTTPException():
+            return error.status_code, error.detail
+        case NotFound():
+            return 404, f"The store has no {error}."
+        case CorruptObject():
+            return 500, f"An object in the store is damaged: {error}"
+        case StoreError():
+            return 503, f"The store is unavailable: {error}"
+    return 503, str(error)  # the index
 
 
 def _templates() -> jinja2.Environment:

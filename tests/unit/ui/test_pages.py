@@ -22,6 +22,7 @@ from proofloop.schema.records import MetaCritique, Problem, Proof, RawAnswer
 from proofloop.store import LocalStore, get_record, put_record
 from proofloop.ui.access import Access
 from proofloop.ui.app import make_app
+from proofloop.ui.fresh_index import Filled
 from proofloop.ui.site import Site
 from tests.builders import (
     PROOF,
@@ -207,6 +208,37 @@ def test_two_runs_and_versions_stand_side_by_side(store: LocalStore, browser: Br
     refused = browser().get(f"/compare?a={RUN}&b={RUN}@m-9").text
     assert "versions with labeled proofs: m-1" in refused
     assert browser().get("/compare?a=none&b=none").status_code == 404
+
+
+@pytest.mark.parametrize("where", ["/runs/{}", "/runs/{}/problems/p1", "/compare?a={}&b=other"])
+@pytest.mark.parametrize(
+    ("filled", "words"),
+    [
+        (Filled(3, 10), "Reading the labels of r1: 3 of 10."),
+        (Filled(3, 10, "no disk"), "The labels of r1 are not up to date here: no disk"),
+    ],
+)
+def test_a_page_tells_that_it_does_not_have_all_labels_yet(
+    store: LocalStore,
+    browser: Browse,
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    filled: Filled,
+    words: str,
+) -> None:
+    create_run(store, runspec("other"), resume=False)
+    page = browser()
+    assert "labels of r1" not in page.get(where.format(RUN)).text
+    monkeypatch.setattr(site.index, "look", lambda run: filled)
+    assert words in page.get(where.format(RUN)).text
+
+
+def test_a_damaged_object_is_named(store: LocalStore, browser: Browse) -> None:
+    store.path(keys.label(RUN, PROOF)).write_bytes(b"{}")
+    answer = browser().get(f"/runs/{RUN}/proofs/{PROOF}")
+    assert answer.status_code == 500
+    assert f"An object in the store is damaged: {keys.label(RUN, PROOF)}" in answer.text
 
 
 def test_a_difference_without_an_interval_says_why(store: LocalStore, browser: Browse) -> None:

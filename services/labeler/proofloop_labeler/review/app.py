@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from proofloop.errors import NotFound, StoreError
+from proofloop.errors import StoreError
 from proofloop.store import Store
 from proofloop.typeset.assets import FOLDER
 from proofloop_labeler.review.cases import Cases
@@ -53,7 +53,6 @@ def grading_app(
         exception_handlers={
             NameMissing: site.ask_name,
             HTTPException: site.refuse,
-            NotFound: site.refuse,
             StoreError: site.refuse,
         },
     )

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from proofloop.errors import CorruptObject
 from proofloop.runs.grading.agreement import Agreement, agreements
 from proofloop.runs.grading.history import is_contested, standing
 from proofloop.schema.records import Grade
@@ -47,8 +48,14 @@ class Lists:
         if site.only is not None:
             return RedirectResponse(f"{base_of(request)}/runs/{site.only}")
         me = site.person(request)
-        rows = [(run, _Counts.of(site.cases.tasks(run), me)) for run in site.cases.runs()]
-        return site.page("runs", request, rows=rows, store=str(site.store))
+        rows: dict[str, _Counts] = {}
+        unreadable: dict[str, str] = {}
+        for run in site.cases.runs():
+            try:
+                rows[run] = _Counts.of(site.cases.tasks(run), me)
+            except CorruptObject as error:
+                unreadable[run] = str(error)
+        return site.page("runs", request, rows=rows, unreadable=unreadable, store=str(site.store))
 
     def run(self, request: Request) -> Response:
         site = self._site

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
-from proofloop.errors import ConfigError, NotFound
+from proofloop.errors import ConfigError
 from proofloop.report.numbers import count, score
 from proofloop.report.page import environment, style
 from proofloop.runs.grading.openings import openings, record_opening, what_others_think
@@ -25,6 +25,7 @@ from proofloop.typeset.assets import head
 from proofloop.typeset.markdown import typeset, typeset_line
 from proofloop.typeset.printable import printable
 from proofloop.ui.access import MAX_NAME, NAME_COOKIE, name_problem, person_of
+from proofloop.ui.site import refusal_of
 from proofloop_labeler.review.cases import Cases
 from proofloop_labeler.review.tasks import Subject
 
@@ -128,12 +129,7 @@ class Site:
 
     def refuse(self, request: Request, error: Exception) -> Response:
         """The page for an error, with a link back."""
-        if isinstance(error, HTTPException):
-            status, text = error.status_code, error.detail
-        elif isinstance(error, NotFound):
-            status, text = 404, f"The store has no {error}."
-        else:
-            status, text = 503, f"The store is unavailable: {error}"
+        status, text = refusal_of(error)
         if wants_json(request):
             return JSONResponse({"problem": text}, status)
         return self.page("refusal", request, status=status, text=text, again=status == 503)
