@@ -1,5 +1,5 @@
-"""Connections are cut while long calls run, on a real broker and a real store: no call is paid
-twice.
+"""Connections are cut, and a run is killed and resumed, while long calls run, on a real broker and
+a real store: no call is paid twice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from proofloop.schema.records import Problem
 from proofloop.store import Store, open_store, put_record
 from tests.builders import RUN, proof, runspec
 from tests.integration.installation import Installation
+from tests.integration.run_files import simulated_run
 from tests.integration.servers import Broker, cut_connections
 from tests.waiting import wait_until
 
@@ -59,6 +60,24 @@ def test_no_call_is_paid_twice_when_all_workers_lose_their_connections(
     assert not list(installation.letters.letters())
 
 
+@pytest.mark.slow
+def test_a_resumed_run_pays_no_call_twice(installation: Installation, tmp_path: Path) -> None:
+    call_log, run = tmp_path / "call_log", tmp_path / "run.toml"
+    calls = f'latency_s = 3, latency_sigma = 0, call_log = "{call_log}"'
+    flow = "max_waiting_proofs = 6"
+    run.write_text(simulated_run("again", count=9, proofs_per_problem=1, settings=calls, flow=flow))
+    for role in ("generator", "generator", "verifier", "verifier", "meta_verifier", "labeler"):
+        installation.start(role)
+        installation.wait_ready(role)
+    posing = installation.call("run", str(run))
+    assert wait_until(lambda: sum(asked(call_log).values()) == 6, 60), installation.log()
+    posing.kill()
+    assert installation.call("run", str(run), "--resume").wait(180) == 0, installation.log()
+    assert wait_until(lambda: not unsettled(installation), 30), installation.letters.depths()
+    assert len(asked(call_log)) > 9 * 3
+    assert set(asked(call_log).values()) == {1}, asked(call_log)
+
+
 def pose(store: Store, call_log: Path) -> None:
     """A run with one proof, whose critiques take a while."""
     calls = {"latency_s": CALL_S, "latency_sigma": 0, "call_log": str(call_log)}
@@ -85,9 +104,5 @@ def count_critiques(store: Store) -> int:
 
 
 def unsettled(installation: Installation) -> int:
-    """What still waits in the verifiers' queues."""
-    return sum(
-        depth.ready + depth.later
-        for depth in installation.letters.depths()
-        if depth.role == "verifier"
-    )
+    """What still waits in the queues of the roles."""
+    return sum(depth.ready + depth.later for depth in installation.letters.depths())

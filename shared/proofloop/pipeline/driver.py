@@ -53,7 +53,9 @@ class EventSource(Protocol):
         """Report labels, steps and dead letters to `tracker` from now on."""
         ...
 
-    def publish(self, events: Sequence[Event]) -> None: ...
+    def publish(self, events: Sequence[Event], *, again: bool = False) -> None:
+        """`again`: an earlier process of this run may have published them."""
+        ...
 
     def patiently(self, action: Callable[[], T]) -> T:
         """The action's result. The source decides about an unavailable store."""
@@ -135,10 +137,11 @@ class RunDriver:
         """Pose the first proofs of every problem. Returns the number of problems."""
         number = -1
         for number, (problem, entries) in enumerate(self._posing.problems()):
-            self._source.patiently(partial(keep_problem, self._store, self._spec, problem))
+            keep = partial(keep_problem, self._store, self._spec, problem)
+            is_new = self._source.patiently(keep)
             for entry in entries:
                 self._wait_for_trainer(number)
-                self._pose(entry)
+                self._pose(entry, again=not is_new)
                 self._advance_searches()
                 self._look()
         return number + 1
@@ -198,7 +201,7 @@ class RunDriver:
         """Publish the needs of the searches; true if there were any."""
         has_more = self._meet_needs()
         while (event := self._source.patiently(self._tracker.next_refinement)) is not None:
-            self._pose(Entry.of(event))
+            self._pose(Entry.of(event), again=True)
             self._meet_needs()
             self._look()
             has_more = True
@@ -212,12 +215,13 @@ class RunDriver:
         needs = self._source.patiently(lambda: self._tracker.search_needs(running))
         for label in needs.labels:
             self._tracker.add_label(label.proof_id, label.outcome, solved=label.solved)
-        events = [*map(ProofLabeled.of, needs.labels), *needs.events]
-        if events:
-            self._source.publish(events)
-        return bool(events)
+        if needs.labels:
+            self._source.publish([*map(ProofLabeled.of, needs.labels)])
+        if needs.events:
+            self._source.publish(needs.events, again=True)
+        return bool(needs.labels or needs.events)
 
-    def _pose(self, entry: Entry) -> None:
+    def _pose(self, entry: Entry, *, again: bool) -> None:
         find = partial(find_label, self._store, self._spec.name, entry.proof_id)
         label = self._source.patiently(find)
         if label is not None:
@@ -236,7 +240,7 @@ class RunDriver:
         self._check_budget()
         events = self._source.patiently(entry.events)
         self._tracker.add_posed(entry.proof_id, entry.posed)
-        self._source.publish(events)
+        self._source.publish(events, again=again)
 
     # -- watching
 

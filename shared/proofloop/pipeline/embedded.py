@@ -150,7 +150,7 @@ class EmbeddedPipeline:
         self._tracker = tracker
         forget_posed_again(self._store, self._spec.name)
 
-    def publish(self, events: Sequence[Event]) -> None:
+    def publish(self, events: Sequence[Event], *, again: bool = False) -> None:
         self._is_idle = False
         self._bus.publish(events)
 

@@ -1,7 +1,9 @@
 """A run on services: this process publishes its problems and watches the store for labels.
 
 It may end at any time: the services finish the posed proofs, and the same command with --resume
-poses the rest.
+poses the rest. A resumed run poses new problems at once. What an earlier process may have published
+too is published once the services have finished what they know of: a second message would pay for a
+second call.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from proofloop.bus import Bus, DeadLetter
 from proofloop.config.run_file import Prices, RunSpec
 from proofloop.errors import BusError, Interrupted, ObjectError, StoreError
 from proofloop.pipeline.driver import Report, RunDriver
+from proofloop.pipeline.earlier_messages import EarlierMessages
 from proofloop.runs.budget import MARK_S, BudgetMark, Meter, RunClock
 from proofloop.runs.costs import ByRole
 from proofloop.runs.dead_letters import forget_posed_again, is_posed_again, proof_named
@@ -87,6 +90,10 @@ class ServicesPipeline:
         self.meter = Meter(
             spec, self._usage.used, lambda: self._clock.seconds if self._clock else 0.0
         )
+        self._earlier: EarlierMessages | None = None
+        """None once the messages of earlier processes are settled."""
+        self._held: list[Event] = []
+        """What an earlier process may have published too."""
         self._last_news_s = time.monotonic()
         self._idle_since_s: float | None = None
         self._unserved: tuple[str, ...] = ()
@@ -127,6 +134,8 @@ class ServicesPipeline:
             )
         )
         self.patiently(lambda: forget_posed_again(self._store, run))
+        if self.patiently(lambda: any(self._store.list(keys.problems(run)))):
+            self._earlier = EarlierMessages(self._usage, self._letters)
 
     def _remove_mark(self) -> None:
         marks = keys.budget_marks(self._spec.name)
@@ -134,9 +143,12 @@ class ServicesPipeline:
             # until then a service may believe in the mark, even with a slow store
             self._stopping.wait(2 * MARK_S + POLL_S)
 
-    def publish(self, events: Sequence[Event]) -> None:
-        self.patiently(lambda: self._bus.publish(events))
-        self._note_news()
+    def publish(self, events: Sequence[Event], *, again: bool = False) -> None:
+        if again and self._earlier:
+            self._held.extend(events)
+        else:
+            self.patiently(lambda: self._bus.publish(events))
+            self._note_news()
 
     def patiently(self, action: Callable[[], T]) -> T:
         """Repeat the action while store or broker is unavailable."""
@@ -155,6 +167,10 @@ class ServicesPipeline:
         if time.monotonic() >= self._look_for_workers_s:
             self._warn_of_unserved_roles()
         self._take_labels()
+        if self._earlier and self.patiently(self._earlier.are_settled):
+            self._earlier = None
+            self.publish(self._held)
+            self._held = []
         self.patiently(self._tracker.look_for_answers)
         if self._tracker.add_steps(self.patiently(lambda: steps_taken(self._store, self._spec))):
             self._note_news()

@@ -19,7 +19,7 @@ from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed
 from proofloop.schema.ids import proof_id
 from proofloop.schema.records import ALL_ROLES, ModelRole, Problem, Role
-from proofloop.store import Store, put_record
+from proofloop.store import Store
 
 PIPELINE_ROLES: tuple[Role, ...] = ("generator", "verifier", "meta_verifier", "labeler")
 """The roles of a run that proves problems."""
@@ -42,9 +42,11 @@ def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:
         yield from first_proofs(spec, problem.id)
 
 
-def keep_problem(store: Store, spec: RunSpec, problem: Problem) -> None:
-    """Store a problem of the run. Safe to repeat."""
-    put_record(store, keys.problem(spec.name, problem.id), problem)
+def keep_problem(store: Store, spec: RunSpec, problem: Problem) -> bool:
+    """Store a problem of the run; false if it was stored before. Safe to repeat."""
+    return store.put_if_absent(
+        keys.problem(spec.name, problem.id), problem.model_dump_json().encode()
+    )
 
 
 def first_proofs(spec: RunSpec, problem_id: str) -> Iterator[ProblemPosed]:
