@@ -109,7 +109,7 @@ def pass_time(clock: Clock, pipeline: ServicesPipeline, seconds: float) -> None:
         pipeline.wait()
 
 
-def test_a_resumed_run_publishes_new_problems_at_once_and_earlier_ones_when_nothing_is_in_work(
+def test_a_resumed_run_publishes_earlier_problems_when_nothing_is_in_work(
     clock: Clock, tmp_path: Path
 ) -> None:
     store, broker = LocalStore(tmp_path), Broker(clock)
