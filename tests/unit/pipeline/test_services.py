@@ -14,6 +14,7 @@ from proofloop.bus.dead_letters import Depth
 from proofloop.pipeline import earlier_messages, services
 from proofloop.pipeline.earlier_messages import OTHERS_S, SETTLED_S
 from proofloop.pipeline.services import LOST_S, QUIET_S, ServicesPipeline
+from proofloop.runs.costs import Spent
 from proofloop.runs.create import create_run
 from proofloop.runs.planned import first_proofs, keep_problem
 from proofloop.runs.progress import ProgressTracker
@@ -124,7 +125,7 @@ def test_a_resumed_run_publishes_earlier_problems_when_nothing_is_in_work(
     broker.ready = 0
     for _ in range(4):  # each call is over before it is counted as running
         pass_time(clock, pipeline, SETTLED_S / 2)
-        usage.add("r", "verifier", 10, 20, 0.1)
+        usage.add("r", "verifier", Spent(1, 10, 20, 0.1))
         writer.write()
     assert broker.published == [*NEW]
     pass_time(clock, pipeline, SETTLED_S + 2)
