@@ -10,9 +10,9 @@ promotion's start to two seconds after its end, minus the one before. `--small`:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,6 +36,7 @@ from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore, Store
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.tools import Tools
+from proofloop_trainer.checkpoint import write_model_manifest
 
 STREAMS, CRITIQUES, AFTER_S, ANSWER_S = 48, 8, 2.0, 120.0
 FIRST, SECOND, BROKEN = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
@@ -74,24 +75,14 @@ def main() -> None:
 
 
 def publish_versions(store: Store, folder: Path) -> None:
-    files = {
-        path.name: path.read_bytes() for path in nano_base_folder().iterdir() if path.is_file()
-    }
-    files.pop("manifest.json", None)
-    cut = {
-        name: data[: len(data) // 2] if name.endswith(".safetensors") else data
-        for name, data in files.items()
-    }
-    for number, (version, content) in enumerate(((FIRST, files), (SECOND, files), (BROKEN, cut))):
-        model = folder / str(number)
-        model.mkdir()
-        for name, data in content.items():
-            (model / name).write_bytes(data)
-        entries = [
-            {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
-            for name, data in content.items()
-        ]
-        (model / "manifest.json").write_text(json.dumps({"files": entries}))
+    """Publish nano-base three times; the weights of BROKEN are truncated."""
+    for version in (FIRST, SECOND, BROKEN):
+        model = folder / keys.name_of(version)
+        shutil.copytree(nano_base_folder(), model)
+        if version == BROKEN:
+            weights = model / "model.safetensors"
+            weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+        write_model_manifest(model, 0)
         publish_folder(store, model, version)
 
 

@@ -218,7 +218,7 @@ def model_folder(folder: Path, weights: bytes = b"weights") -> Path:
     return folder
 
 
-def publish(store: LocalStore, folder: Path, *versions: str) -> None:
+def publish_versions(store: LocalStore, folder: Path, *versions: str) -> None:
     """Put these versions into the store, each with different weights."""
     for version in versions:
         publish_folder(store, model_folder(folder / version, version.encode()), version)

@@ -4,7 +4,6 @@ on stdout.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -38,11 +37,12 @@ from proofloop.errors import install_hint
 from proofloop.runs.create import create_run
 from proofloop.runs.dead_letters import DeadLetterRecord
 from proofloop.runs.labels import find_label
-from proofloop.runs.model_registry import MANIFEST, publish_folder, version_folder
+from proofloop.runs.model_registry import version_folder
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed, ProofReviewed, encode
 from proofloop.schema.records import Label, Proof
 from proofloop.store import LocalStore, get_record, put_record
+from tests.builders import publish_versions
 from tests.integration.servers import Broker, delete_namespace, publish
 from tests.waiting import wait_until
 
@@ -322,9 +322,9 @@ def test_a_damaged_checkpoint_is_refused_when_a_run_is_resumed(
     )
     store, run = LocalStore(tmp_path / "data"), "small"
     create_run(store, load_runspec(file), resume=False)
-    for version in (keys.model(run, "generator", 1), keys.checkpoint(run, "generator", 1)):
-        publish_folder(store, model_folder(tmp_path / "made" / version), version)
-    folder = version_folder(store, tmp_path, keys.checkpoint(run, "generator", 1))
+    checkpoint = keys.checkpoint(run, "generator", 1)
+    publish_versions(store, tmp_path / "made", keys.model(run, "generator", 1), checkpoint)
+    folder = version_folder(store, tmp_path, checkpoint)
     (folder / "model.bin").write_bytes(b"damaged")
     before = files_in(tmp_path)
     check_is_refused(
@@ -737,14 +737,6 @@ def test_a_problem_that_cannot_be_read_is_refused(
 # --------------------------------------------------------------------------------------------------
 
 
-def model_folder(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "model.bin").write_bytes(str(folder).encode())
-    entry = {"name": "model.bin", "sha256": hashlib.sha256(str(folder).encode()).hexdigest()}
-    (folder / MANIFEST).write_text(json.dumps({"files": [entry]}))
-    return folder
-
-
 def serving(folder: Path) -> str:
     rows = call(folder, "models", "list", "--run", "small", "--json").data()
     (version,) = (row["version"] for row in rows if row["role"] == "verifier" and row["serves"])
@@ -754,8 +746,7 @@ def serving(folder: Path) -> str:
 def test_versions_are_listed_promoted_and_rolled_back(copied: Path) -> None:
     store = LocalStore(copied / "data")
     one, two = (keys.model("small", "verifier", step) for step in (1, 2))
-    for version in (one, two):
-        publish_folder(store, model_folder(copied / "made" / version), version)
+    publish_versions(store, copied / "made", one, two)
     rows = call(copied, "models", "list", "--run", "small", "--json").data()
     assert [(row["version"], row["serves"]) for row in rows if row["role"] == "verifier"] == [
         ("m-1", True),

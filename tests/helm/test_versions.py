@@ -17,7 +17,7 @@ from proofloop.errors import ConfigError
 from proofloop.runs.model_registry import served_log
 from proofloop.schema import keys
 from proofloop.store import LocalStore
-from tests.builders import publish, runspec
+from tests.builders import publish_versions, runspec
 from tests.helm.chart import REGISTRY, Object, notes, render, values_of
 
 OLD, NEW = "runs/olympiad/models/verifier/000012", "runs/olympiad/models/verifier/000013"
@@ -155,7 +155,7 @@ def test_the_charts_job_and_a_rollback_by_hand_agree_on_what_serves(
     tmp_path: Path, first: str
 ) -> None:
     store = LocalStore(tmp_path / "store")
-    publish(store, tmp_path, OLD, NEW)
+    publish_versions(store, tmp_path, OLD, NEW)
     spec = runspec(name="olympiad", models={"verifier": OLD})
     store.put_if_absent(keys.run_spec("olympiad"), spec.model_dump_json().encode())
     assert call(store, *job(production(NEW, keep=[OLD]))) == f"verifier of olympiad serves {NEW}\n"

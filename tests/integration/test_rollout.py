@@ -7,6 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
+
 from benchmarks.rollout import FIRST, SECOND, SMALL, rollout
 
 from tests.integration.servers import S3, Broker

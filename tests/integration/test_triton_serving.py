@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("proofloop_serving", reason="proofloop-serving is not installed")
+pytest.importorskip("proofloop_trainer", reason="proofloop-trainer is not installed")
 
 import numpy as np
 from tritonclient.grpc import InferenceServerClient

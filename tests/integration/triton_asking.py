@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import threading
@@ -23,6 +22,7 @@ from proofloop.engine.triton.contract import (
 )
 from proofloop.runs.model_registry import publish_folder
 from proofloop.store import LocalStore
+from proofloop_trainer.checkpoint import write_model_manifest
 from tests.integration.triton_server import Triton
 
 STUB = b"from proofloop_serving.triton.model import TritonPythonModel as TritonPythonModel\n"
@@ -41,12 +41,7 @@ class Server:
     def publish(self, version: str, folder: Path, into: Path) -> None:
         """Put a copy of a model's folder into the store as a version."""
         shutil.copytree(folder, into)
-        files = [
-            {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-            for path in into.iterdir()
-            if path.is_file()
-        ]
-        (into / "manifest.json").write_text(json.dumps({"files": files}))
+        write_model_manifest(into, 0)
         publish_folder(self.store, into, version)
 
     def load(self, version: str, settings: str = "nano-cpu.yaml") -> None:

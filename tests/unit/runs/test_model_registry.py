@@ -35,7 +35,7 @@ from proofloop.store import LocalStore
 from proofloop.worker.calls import engine_health
 from proofloop.worker.roles import adopt
 from proofloop.worker.tools import Tools
-from tests.builders import RUN, CountingEngine, model_folder, publish, runspec
+from tests.builders import RUN, CountingEngine, model_folder, publish_versions, runspec
 
 V1, V2, V3 = (keys.model(RUN, "verifier", step) for step in (1, 2, 3))
 
@@ -88,7 +88,7 @@ def test_a_role_serves_its_first_version_until_another_is_published(store: Local
 def test_a_version_can_be_named_by_its_number_and_the_first_one_promoted_again(
     store: LocalStore, tmp_path: Path
 ) -> None:
-    publish(store, tmp_path, V1, V2)
+    publish_versions(store, tmp_path, V1, V2)
     assert promote(store, RUN, "verifier", "2", "m-1") == V2
     assert promote(store, RUN, "verifier", "m-1", "m-1") == "m-1"
     assert serving(store) == [V2, "m-1"]
@@ -96,7 +96,7 @@ def test_a_version_can_be_named_by_its_number_and_the_first_one_promoted_again(
 
 def test_a_damaged_version_leaves_the_old_one_serving(store: LocalStore) -> None:
     deliver(store, V1)
-    publish(store, Path(store.root.parent / "new"), V2)
+    publish_versions(store, Path(store.root.parent / "new"), V2)
     (version_folder(store, store.root, V2) / "model.bin").write_bytes(b"damaged")
     event = ModelPublished(run_id=RUN, role="verifier", version=V2, digest="d")
     with pytest.raises(CorruptObject, match=r"model\.bin has digest"):
@@ -105,7 +105,7 @@ def test_a_damaged_version_leaves_the_old_one_serving(store: LocalStore) -> None
 
 
 def test_a_version_is_loaded_before_it_serves(store: LocalStore, tmp_path: Path) -> None:
-    publish(store, tmp_path, V1, V2)
+    publish_versions(store, tmp_path, V1, V2)
     engine = LoadingEngine()
     publish_event(store, V1, engine)
     promote(store, RUN, "verifier", V2, "m-1", engine.prepare)
@@ -118,7 +118,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(
     store: LocalStore, tmp_path: Path, retryable: bool, outcome: type[Exception]
 ) -> None:
     deliver(store, V1)
-    publish(store, tmp_path, V2)
+    publish_versions(store, tmp_path, V2)
     engine = LoadingEngine(EngineError("no room on the GPU", retryable=retryable))
     with pytest.raises(outcome, match="old version stays in service: no room on the GPU"):
         publish_event(store, V2, engine)
@@ -130,7 +130,7 @@ def test_a_version_that_cannot_be_loaded_leaves_the_old_one_serving(
 def test_a_version_that_nothing_loads_for_long_is_warned_of(
     store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    publish(store, tmp_path, V1)
+    publish_versions(store, tmp_path, V1)
     tools = Tools(
         store, engine_for=lambda *_: LoadingEngine(EngineError("no Triton has it", retryable=True))
     )
@@ -186,7 +186,7 @@ def test_a_version_that_was_rolled_back_is_no_goal_of_a_later_rollback(store: Lo
 def test_a_complete_version_can_be_promoted_again_and_again(
     store: LocalStore, tmp_path: Path
 ) -> None:
-    publish(store, tmp_path, V1, V2)
+    publish_versions(store, tmp_path, V1, V2)
     assert published_versions(store, RUN, "verifier") == [V1, V2]
     for version in (V2, V1, V2):
         promote(store, RUN, "verifier", version, "m-1")
@@ -197,7 +197,7 @@ def test_a_complete_version_can_be_promoted_again_and_again(
 def test_an_unknown_or_unfinished_version_is_not_promoted(
     store: LocalStore, tmp_path: Path
 ) -> None:
-    publish(store, tmp_path, V1)
+    publish_versions(store, tmp_path, V1)
     store.put_if_absent(f"{V2}/model.bin", b"a killed trainer's")
     for version in (V2, V3, "base"):
         with pytest.raises(
@@ -236,7 +236,7 @@ def file_in(version: Path) -> Path:
 def test_a_damaged_version_is_refused(
     store: LocalStore, tmp_path: Path, damage: object, problem: str
 ) -> None:
-    publish(store, tmp_path, V1)
+    publish_versions(store, tmp_path, V1)
     verify_version(store, V1)
     damage(store.path(V1))  # type: ignore[operator]
     with pytest.raises(CorruptObject, match=problem):
@@ -311,7 +311,7 @@ def test_racing_writers_of_the_log_never_go_back(store: LocalStore) -> None:
 
 
 def test_racing_promotions_all_happen(store: LocalStore, tmp_path: Path) -> None:
-    publish(store, tmp_path, V1, V2, V3)
+    publish_versions(store, tmp_path, V1, V2, V3)
     gate = threading.Barrier(3)
 
     def promote_at_once(version: str) -> str:
@@ -369,7 +369,7 @@ def test_one_thread_looks_for_all_which_version_serves_and_reads_one_line(
 def test_a_model_lies_in_the_store_or_beside_the_run_file(
     store: LocalStore, tmp_path: Path
 ) -> None:
-    publish(store, tmp_path, V1)
+    publish_versions(store, tmp_path, V1)
     assert version_folder(store, tmp_path / "cache", V1).parent == store.path(V1)
     assert version_folder(store, tmp_path / "cache", "mine", tmp_path) == tmp_path / "mine"
 
@@ -390,7 +390,7 @@ class Elsewhere:
 
 
 def test_a_fetched_version_is_there_whole_or_not_at_all(store: LocalStore, tmp_path: Path) -> None:
-    publish(store, tmp_path, V1)
+    publish_versions(store, tmp_path, V1)
     cache, reads = tmp_path / "cache", []
 
     def watch(key: str) -> None:
@@ -425,7 +425,7 @@ def test_a_manifest_names_no_file_outside_its_folder(
 
 def test_the_last_used_copies_of_versions_are_kept(store: LocalStore, tmp_path: Path) -> None:
     versions = [keys.model(RUN, "verifier", step) for step in range(1, 8)]
-    publish(store, tmp_path, *versions)
+    publish_versions(store, tmp_path, *versions)
     remote: Any = Elsewhere(store, lambda key: None)
     cache = tmp_path / "cache"
     version_folder(remote, cache, versions[0])
@@ -439,7 +439,7 @@ def test_the_last_used_copies_of_versions_are_kept(store: LocalStore, tmp_path: 
 def test_of_two_processes_that_fetch_a_version_the_first_one_s_stays(
     store: LocalStore, tmp_path: Path
 ) -> None:
-    publish(store, tmp_path, V1)
+    publish_versions(store, tmp_path, V1)
     cache, others = tmp_path / "cache", []
 
     def watch(key: str) -> None:

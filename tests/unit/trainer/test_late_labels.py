@@ -10,7 +10,7 @@ from proofloop.schema.records import TrainingBatch
 from proofloop.store import LocalStore, put_record
 from proofloop.worker.tools import Tools
 from proofloop_trainer.train import RUNS_KEPT, Trainer
-from tests.builders import RUN, label, publish, runspec
+from tests.builders import RUN, label, publish_versions, runspec
 
 
 def no_engine(*_: object) -> None:
@@ -30,7 +30,7 @@ def test_a_late_label_repeats_no_step_though_older_versions_were_deleted(tmp_pat
         taken = TrainingBatch(run_id=RUN, role="verifier", step=step, samples=(), problems=("p0",))
         put_record(store, keys.batch(RUN, "verifier", step), taken)
     last = keys.model(RUN, "verifier", 2)
-    publish(store, tmp_path / "model", last)
+    publish_versions(store, tmp_path / "model", last)
     put_record(store, keys.label(RUN, label().proof_id), label())
     announced = list(Trainer().train(ProofLabeled.of(label()), Tools(store, no_engine)))
     assert [event.version for event in announced] == [last]

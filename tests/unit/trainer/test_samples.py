@@ -35,7 +35,7 @@ from tests.builders import (
     judgement,
     label,
     proof,
-    publish,
+    publish_versions,
     put_grade,
     runspec,
     undecided_label,
@@ -147,7 +147,7 @@ def test_a_trainer_follows_another_one_that_was_first(store: LocalStore, tmp_pat
     others = TrainingBatch(run_id=RUN, role="verifier", step=0, samples=(sample,), problems=("p9",))
     put_record(store, keys.batch(RUN, "verifier", 0), others)
     assert learning.next_batch() == others
-    publish(store, tmp_path / "model", keys.model(RUN, "verifier", 1))
+    publish_versions(store, tmp_path / "model", keys.model(RUN, "verifier", 1))
     learning._learner = stale = OpenLearner()  # type: ignore[assignment]
     learning.take_step(others)
     assert stale.is_closed and learning._learner is None
