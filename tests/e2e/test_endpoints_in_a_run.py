@@ -8,8 +8,8 @@ from pathlib import Path
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.report.data import read_report
 from proofloop.report.page import render
+from proofloop.runs.answers import critiques_of
 from proofloop.runs.create import create_run
-from proofloop.runs.figures import critiques_of
 from proofloop.runs.labels import labels_of
 from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines

@@ -20,7 +20,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.run_file.labeling import Labeling
 from proofloop.method.acceptance import decide_by_strength
 from proofloop.method.critique_window import critiques_to_ask, first_critiques
-from proofloop.method.domains import load_domain, need_checker
+from proofloop.method.domains import load_checker
 from proofloop.method.label_rule import Decision, decide, decide_by_majority, grade
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofLabeled, ProofWritten, ReviewJudged
@@ -119,7 +119,7 @@ def _graded(
 def _checked(proof: Proof, spec: RunSpec, tools: Tools) -> Decision:
     """The grade of the domain's exact checker; undecided if it cannot tell."""
     assert spec.problems.checked_by is not None
-    checker = need_checker(load_domain(spec.problems.checked_by))
+    checker = load_checker(spec.problems.checked_by)
     question = tools.runs.problem(proof.run_id, proof.problem_id).question
     finding = checker.check_proof(question, proof.solution)
     return grade(finding.score if finding else None)

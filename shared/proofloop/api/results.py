@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from proofloop.method.domains import Checker, ProofFinding
-from proofloop.runs.answers import find_judgement
-from proofloop.runs.figures import critiques_of
+from proofloop.runs.answers import critiques_of, find_judgement, question_of
 from proofloop.runs.labels import find_label
 from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
-from proofloop.schema.records import Critique, Problem, Proof, Score, Verdict
+from proofloop.schema.records import Critique, Proof, Score, Verdict
 from proofloop.store import Store, get_record
 
 
@@ -55,12 +54,12 @@ class ProofResult:
 def read_result(store: Store, proof: Proof, checker: Checker | None = None) -> ProofResult:
     """A proof with its label and its critiques, as far as they are in the store."""
     run_id = proof.run_id
-    problem = get_record(store, keys.problem(run_id, proof.problem_id), Problem)
+    question = question_of(store, run_id, proof.problem_id)
     label = find_label(store, run_id, proof.id)
     return ProofResult(
         id=proof.id,
         problem_id=proof.problem_id,
-        question=problem.question,
+        question=question,
         proof=proof.solution,
         score=label.score if label else None,
         outcome=label.outcome if label else None,
@@ -71,7 +70,7 @@ def read_result(store: Store, proof: Proof, checker: Checker | None = None) -> P
         critiques=tuple(
             _critique(store, run_id, critique) for critique in critiques_of(store, run_id, proof.id)
         ),
-        finding=checker.check_proof(problem.question, proof.solution) if checker else None,
+        finding=checker.check_proof(question, proof.solution) if checker else None,
     )
 
 

@@ -14,8 +14,8 @@ from proofloop.api.results import ProofResult, best_proofs, labeled_proofs, read
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, Interrupted
-from proofloop.method.domains import find_domain, load_domain, need_checker
-from proofloop.runs.figures import Evaluation, evaluate_run
+from proofloop.method.domains import find_checker
+from proofloop.runs.figures import Evaluation, evaluate_run, measuring_checker
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import check_run, find_spec
 from proofloop.schema import keys
@@ -159,22 +159,13 @@ class Run:
         return self._result(get_record(self.store, keys.proof(self.name, proof_id), Proof))
 
     def _result(self, proof: Proof) -> ProofResult:
-        name = self.spec.problems.checked_by
-        domain = find_domain(name) if name else None
-        return read_result(self.store, proof, domain.checker if domain else None)
+        return read_result(self.store, proof, find_checker(self.spec.problems.checked_by))
 
     def measure(self) -> Evaluation:
         """The figures by the exact checker, or by the grades of given proofs. Raises ConfigError
         if the problems have neither.
         """
-        domain = self.spec.problems.checked_by
-        if domain is None and not self.spec.problems.is_given:
-            raise ConfigError(
-                f"the problems of {self.name!r} come from a file: there is no exact checker",
-                "grade proofs with `proofloop ui`",
-            )
-        checker = need_checker(load_domain(domain)) if domain else None
-        return evaluate_run(self.store, self.name, checker)
+        return evaluate_run(self.store, self.name, measuring_checker(self.spec))
 
     def report(self, file: str | Path = "report.html") -> Path:
         """Write the report of the run so far; returns its path."""

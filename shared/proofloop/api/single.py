@@ -17,9 +17,9 @@ from proofloop.config.run_file import RunSpec, parse_runspec
 from proofloop.config.run_file.problems import Problems
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
-from proofloop.method.domains import Checker, find_domain
+from proofloop.method.domains import Checker, find_checker
 from proofloop.method.domains.nano import parse_question
-from proofloop.runs.figures import proofs_of
+from proofloop.runs.answers import proofs_of
 from proofloop.runs.planned import is_complete
 from proofloop.runs.spec import find_spec, what_decides
 from proofloop.schema.given import GivenCase, GivenPortion
@@ -102,9 +102,7 @@ def _drive(
 
 
 def _checker(using: RunFile | None) -> Checker | None:
-    name = "nano" if using is None else _read(using).problems.domain
-    domain = find_domain(name) if name else None
-    return domain.checker if domain else None
+    return find_checker("nano" if using is None else _read(using).problems.domain)
 
 
 def _read(using: RunFile) -> RunSpec:

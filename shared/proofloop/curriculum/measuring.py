@@ -31,7 +31,7 @@ from proofloop.method.domains import Domain, need_checker
 from proofloop.runs.figures import Clusters, Figure, evaluate_run
 from proofloop.schema import keys
 from proofloop.schema.records import Proof
-from proofloop.store import get_record
+from proofloop.store import records_below
 
 Figures = dict[str, Figure]
 Wanted = Iterator[tuple[str, Callable[[str], Figures]]]
@@ -236,9 +236,9 @@ def _refinement(work: Work, version: str, questions: Sequence[str], run: str) ->
 
 def _rounds(work: Work, chain: Proved) -> list[tuple[float, float]]:
     """Whether the chain's newest readable proof is right, and its own score, after each round."""
-    listed = work.store.list(keys.attempts(chain.proof.run_id, chain.proof.id))
+    attempts = keys.attempts(chain.proof.run_id, chain.proof.id)
     found: list[tuple[float, float]] = []
-    for proof in [*(get_record(work.store, key, Proof) for key in listed), chain.proof]:
+    for proof in [*records_below(work.store, attempts, Proof), chain.proof]:
         own = proof.verdict.score
         if own is None and found:
             found.append(found[-1])

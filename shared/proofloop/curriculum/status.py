@@ -19,7 +19,7 @@ from proofloop.runs.figures import Figure
 from proofloop.schema import keys
 from proofloop.schema.ids import is_id
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Record, TrainingStep
-from proofloop.store import Store, find_record, get_record, put_record
+from proofloop.store import Store, find_record, get_record, put_record, records_below
 
 HOUR_S = 3600
 
@@ -167,8 +167,7 @@ def training_steps(store: Store, spec: CurriculumSpec) -> dict[str, list[Trainin
     """
     found: dict[str, list[TrainingStep]] = {}
     for run in runs_of(store, spec.name):
-        steps = [get_record(store, key, TrainingStep) for key in store.list(keys.all_steps(run))]
-        if steps:
+        if steps := list(records_below(store, keys.all_steps(run), TrainingStep)):
             found[run.removeprefix(f"{spec.name}-")] = steps
     return found
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from proofloop.judging.rows import JudgedProof
 from proofloop.method.acceptance import judged_mean
 from proofloop.report.clipping import Text, clip
-from proofloop.runs.figures import critiques_of
+from proofloop.runs.answers import critiques_of, question_of
 from proofloop.schema import keys
-from proofloop.schema.ids import problem_of
-from proofloop.schema.records import Problem, Proof
+from proofloop.schema.records import Proof
 from proofloop.store import Store, get_record
 
 SHOWN = 6
@@ -48,12 +47,11 @@ def worst(store: Store, run_id: str, rows: Sequence[JudgedProof]) -> list[Disagr
 
 def _read(store: Store, run_id: str, row: JudgedProof, strength: float) -> Disagreement:
     proof = get_record(store, keys.proof(run_id, row.proof), Proof)
-    problem = get_record(store, keys.problem(run_id, problem_of(row.proof)), Problem)
     return Disagreement(
         run_id,
         row,
         strength,
-        clip(problem.question, TEXT_BYTES),
+        clip(question_of(store, run_id, proof.problem_id), TEXT_BYTES),
         clip(proof.solution, TEXT_BYTES),
         clip(_farthest(store, run_id, row), TEXT_BYTES),
     )

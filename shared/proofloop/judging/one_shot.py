@@ -14,7 +14,8 @@ from proofloop.config.row_files import read_rows
 from proofloop.errors import ConfigError
 from proofloop.judging.graded.columns import flatten
 from proofloop.judging.runs import checker_of
-from proofloop.runs.figures import Clusters, Figure, proofs_of
+from proofloop.runs.answers import proofs_of
+from proofloop.runs.figures import Clusters, Figure
 from proofloop.runs.labels import find_label
 from proofloop.schema.records import Label, Record
 from proofloop.store import Store

@@ -20,7 +20,7 @@ from proofloop.runs.labels import find_label
 from proofloop.schema import keys
 from proofloop.schema.given import PeoplesGrade
 from proofloop.schema.records import Judgement, LabelOutcome, Record, Score, Verdict
-from proofloop.store import Store, get_record
+from proofloop.store import Store, records_below
 
 Outcome = Literal["valid", "malformed", "truncated", "engine_failed"]
 
@@ -154,8 +154,7 @@ class RowCollector:
         )
 
     def _critiques(self, proof: str) -> Iterator[JudgedCritique]:
-        for key in self._store.list(keys.judgements(self._run, proof)):
-            found = get_record(self._store, key, Judgement)
+        for found in records_below(self._store, keys.judgements(self._run, proof), Judgement):
             if found.index >= 0:
                 verdict = found.verdict
                 yield JudgedCritique(

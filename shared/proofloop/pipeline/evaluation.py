@@ -16,15 +16,16 @@ from proofloop.config.run_file.labeling import Labeling
 from proofloop.config.run_file.problems import Problems
 from proofloop.config.run_file.training import Training
 from proofloop.errors import ConfigError
-from proofloop.method.domains import load_domain, need_checker
+from proofloop.method.domains import load_checker
 from proofloop.pipeline.embedded import EmbeddedPipeline
+from proofloop.runs.answers import proofs_of, question_of
 from proofloop.runs.create import create_run
-from proofloop.runs.figures import Evaluation, evaluate_run, proofs_of
+from proofloop.runs.figures import Evaluation, evaluate_run
 from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
 from proofloop.schema.given import GivenCase, GivenPortion
-from proofloop.schema.records import MODEL_ROLES, Given, Problem, Record
-from proofloop.store import Store, find_record, get_record, put_record
+from proofloop.schema.records import MODEL_ROLES, Given, Record
+from proofloop.store import Store, find_record, put_record
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.tools import Tools
 
@@ -96,7 +97,7 @@ class Evaluator:
         with EmbeddedPipeline(self.store, self.engines, spec, stopping=self.stopping) as pipeline:
             pipeline.run(lambda progress: self.report(spec.name, progress))
         assert spec.problems.checked_by is not None
-        checker = need_checker(load_domain(spec.problems.checked_by))
+        checker = load_checker(spec.problems.checked_by)
         figures = evaluate_run(self.store, spec.name, checker)
         return put_record(self.store, keys.evaluation(spec.name), figures)
 
@@ -140,6 +141,6 @@ def _readable_proofs(store: Store, run_id: str) -> Iterator[GivenCase]:
     """The proofs of a run as cases of another."""
     for proof in proofs_of(store, run_id):
         if proof.verdict.outcome == "valid":
-            problem = get_record(store, keys.problem(run_id, proof.problem_id), Problem)
+            question = question_of(store, run_id, proof.problem_id)
             origin = Given(origin=f"{run_id}/{proof.id}")
-            yield GivenCase(question=problem.question, solution=proof.solution, given=origin)
+            yield GivenCase(question=question, solution=proof.solution, given=origin)

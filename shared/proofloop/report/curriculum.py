@@ -20,7 +20,7 @@ from proofloop.curriculum.status import (
     runs_of,
     training_steps,
 )
-from proofloop.report.data import Measured, Summary
+from proofloop.report.data import Summary
 from proofloop.report.numbers import count
 from proofloop.report.titles import FIGURES, FigureTexts
 from proofloop.report.verdict import headline, sentence
@@ -187,8 +187,8 @@ def _summary(data: CurriculumData) -> Summary:
     """Each figure of the first and the last version that have it. Figures of a single version are
     left out.
     """
-    before: dict[str, Measured] = {}
-    after: dict[str, Measured] = {}
+    before: dict[str, Figure] = {}
+    after: dict[str, Figure] = {}
     for (what, name), meaning in CHARTED.items():
         found = _of_served_versions(data, what, name)
         if len(found) > 1 and meaning.name:
@@ -197,10 +197,10 @@ def _summary(data: CurriculumData) -> Summary:
     return Summary(None, before, after)
 
 
-def _of_served_versions(data: CurriculumData, what: str, name: str) -> list[Measured]:
+def _of_served_versions(data: CurriculumData, what: str, name: str) -> list[Figure]:
     """A figure of all versions that have it, in order, without ablations."""
-    found: list[Measured] = []
-    for (version, measured), figures in data.figures.items():
-        if measured == what and name in figures and version not in ablated(data.spec):
-            found.append(Measured(**figures[name].model_dump()))
-    return found
+    return [
+        figures[name]
+        for (version, measured), figures in data.figures.items()
+        if measured == what and name in figures and version not in ablated(data.spec)
+    ]

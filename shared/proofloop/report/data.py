@@ -19,14 +19,15 @@ from proofloop.errors import ConfigError
 from proofloop.report.samples import ProofSample, SampleChoice, read_samples
 from proofloop.runs.answers import Readability, readability
 from proofloop.runs.costs import Bill, Costs, CostTally, bills, spec_of
+from proofloop.runs.figures import Figure
 from proofloop.runs.given import cases_of
 from proofloop.runs.model_registry import ServedVersion, served_log
-from proofloop.runs.planned import planned_proofs
+from proofloop.runs.planned import planned_proofs, steps_of
 from proofloop.runs.search.records import refinements_posed
 from proofloop.schema import keys
 from proofloop.schema.ids import case_id
 from proofloop.schema.records import MODEL_ROLES, LabelKind, ModelRole, TrainingStep
-from proofloop.store import Store, get_record
+from proofloop.store import Store
 
 KINDS: tuple[LabelKind, ...] = get_args(LabelKind)
 MAX_WINDOWS = 40
@@ -34,24 +35,12 @@ MAX_WINDOWS = 40
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One measured figure with its 95 % interval; value, low and high are None if there were no
-    cases.
-    """
-
-    value: float | None
-    low: float | None
-    high: float | None
-    cases: int
-
-
-@dataclass(frozen=True)
 class Summary:
     """The figures before and after a run, by name, and the run's duration."""
 
     seconds: float | None
-    before: Mapping[str, Measured]
-    after: Mapping[str, Measured]
+    before: Mapping[str, Figure]
+    after: Mapping[str, Figure]
 
 
 @dataclass(frozen=True)
@@ -97,7 +86,7 @@ class ReportData:
     costs: Costs
     kinds: Mapping[LabelKind, int]
     windows: tuple[Window, ...]
-    steps: Mapping[ModelRole, tuple[TrainingStep, ...]]
+    steps: Mapping[str, Sequence[TrainingStep]]
     versions: Mapping[ModelRole, tuple[VersionInService, ...]]
     samples: tuple[ProofSample, ...]
     failed_proofs: int
@@ -148,7 +137,7 @@ def read_report(
         costs=tally.costs,
         kinds=windows.totals,
         windows=windows.read(),
-        steps={role: _steps(store, run_id, role) for role in spec.training.roles},
+        steps=steps_of(store, run_id, spec.training.roles),
         versions={role: use.of(role, log) for role, log in served.items()},
         samples=read_samples(store, spec, choice.chosen()),
         failed_proofs=failed_proofs,
@@ -166,17 +155,17 @@ def read_summary(fields: Mapping[str, Any]) -> Summary:
     )
 
 
-def _measured(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Measured]:
-    found: dict[str, Measured] = {}
-    for name, figure in figures.items():
-        if isinstance(figure, Mapping):
-            found[name] = Measured(
-                value=figure.get("value"),
-                low=figure.get("low"),
-                high=figure.get("high"),
-                cases=int(figure.get("cases") or 0),
-            )
-    return found
+def _measured(figures: Mapping[str, Any]) -> dict[str, Figure]:
+    return {
+        name: Figure(
+            value=figure.get("value"),
+            low=figure.get("low"),
+            high=figure.get("high"),
+            cases=int(figure.get("cases") or 0),
+        )
+        for name, figure in figures.items()
+        if isinstance(figure, Mapping)
+    }
 
 
 def _order(store: Store, spec: RunSpec) -> dict[str, int]:
@@ -191,12 +180,6 @@ def _order(store: Store, spec: RunSpec) -> dict[str, int]:
         return {problem.id: number for number, problem in enumerate(problems_of(spec), 1)}
     except ConfigError:
         return {}
-
-
-def _steps(store: Store, run_id: str, role: ModelRole) -> tuple[TrainingStep, ...]:
-    return tuple(
-        get_record(store, key, TrainingStep) for key in store.list(keys.steps(run_id, role))
-    )
 
 
 def _served(store: Store, spec: RunSpec, role: ModelRole) -> list[ServedVersion]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from proofloop.report.axes import scale, ticks
-from proofloop.report.data import KINDS, Measured, Window
+from proofloop.report.data import KINDS, Window
 from proofloop.report.line_charts import (
     BOTTOM,
     LEFT,
@@ -23,6 +23,7 @@ from proofloop.report.line_charts import (
 )
 from proofloop.report.numbers import count, share
 from proofloop.report.titles import KIND_TITLES, PART_TITLES
+from proofloop.runs.figures import Figure
 from proofloop.schema.records import ModelRole, TrainingStep
 
 WIDE, WIDE_HEIGHT = 760.0, 230.0
@@ -66,7 +67,7 @@ class Whisker:
     high: float
 
 
-def learning_charts(steps: Mapping[ModelRole, Sequence[TrainingStep]]) -> list[LineChart]:
+def learning_charts(steps: Mapping[str, Sequence[TrainingStep]]) -> list[LineChart]:
     """The learning curves of a run; charts without data are left out."""
     charts = [
         _by_role(
@@ -110,7 +111,7 @@ def _by_role(
     chart_id: str,
     title: str,
     meaning: str,
-    steps: Mapping[ModelRole, Sequence[TrainingStep]],
+    steps: Mapping[str, Sequence[TrainingStep]],
     name: str,
     write: Callable[[float], str] | None = None,
 ) -> LineChart:
@@ -198,13 +199,13 @@ def _window_described(window: Window) -> str:
     return f"problems {window.first} to {window.last}: {shares}"
 
 
-def whiskers(before: Measured, after: Measured) -> list[Whisker]:
+def whiskers(before: Figure, after: Figure) -> list[Whisker]:
     """The measured values with their intervals, on a scale of 0 to 100."""
     sides = (("before", before), ("after", after))
     return [_whisker(side, one) for side, one in sides if one.value is not None]
 
 
-def _whisker(side: str, measured: Measured) -> Whisker:
+def _whisker(side: str, measured: Figure) -> Whisker:
     value = measured.value or 0.0
     low = value if measured.low is None else measured.low
     high = value if measured.high is None else measured.high

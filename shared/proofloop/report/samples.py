@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proofloop.config.run_file import RunSpec
-from proofloop.method.domains import Checker, CritiqueFinding, ProofFinding, find_domain
+from proofloop.method.domains import Checker, CritiqueFinding, ProofFinding, find_checker
 from proofloop.report.clipping import Text, clip
-from proofloop.runs.answers import find_judgement, meta_critiques_of, raw_of_proof
+from proofloop.runs.answers import critiques_of, find_judgement, meta_critiques_of, raw_of_proof
 from proofloop.runs.costs import Bill
 from proofloop.runs.labels import find_label
 from proofloop.schema import keys
@@ -188,9 +188,7 @@ def read_samples(store: Store, spec: RunSpec, proof_ids: Sequence[str]) -> tuple
     """Read the chosen proofs with their critiques, and with the findings of the domain's exact
     checker, if it has one and is installed.
     """
-    name = spec.problems.checked_by
-    domain = find_domain(name) if name else None
-    checker = domain.checker if domain else None
+    checker = find_checker(spec.problems.checked_by)
     return tuple(_sample(store, spec, proof_id, checker) for proof_id in proof_ids)
 
 
@@ -200,9 +198,7 @@ def _sample(store: Store, spec: RunSpec, proof_id: str, checker: Checker | None)
     question = problem.question if problem else ""
     label = find_label(store, spec.name, proof_id)
     check = ProofCheck(checker, question, proof.solution)
-    critiques = [
-        get_record(store, key, Critique) for key in store.list(keys.critiques(spec.name, proof_id))
-    ]
+    critiques = list(critiques_of(store, spec.name, proof_id))
     shown = _most_telling(critiques, label)
     is_readable = proof.verdict.outcome == "valid"
     return ProofSample(

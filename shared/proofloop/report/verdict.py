@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from proofloop.config.run_file import RunSpec
 from proofloop.engine import find_engine
-from proofloop.report.data import Measured, ReportData, Summary
+from proofloop.report.data import ReportData, Summary
 from proofloop.report.numbers import NBSP, count, share
 from proofloop.report.titles import FIGURES, HEADLINE, FigureTexts
+from proofloop.runs.figures import Figure
 from proofloop.schema.records import MODEL_ROLES
 
 
@@ -18,8 +19,8 @@ class Change:
     """The change of one figure. `clear`: the 95 % intervals do not overlap."""
 
     figure: FigureTexts
-    before: Measured
-    after: Measured
+    before: Figure
+    after: Figure
 
     @property
     def difference(self) -> float | None:
@@ -142,7 +143,7 @@ def show(figure: FigureTexts, value: float | None) -> str:
     return share(value) if figure.is_share else f"{value:.2f}"
 
 
-def interval(figure: FigureTexts, measured: Measured) -> str:
+def interval(figure: FigureTexts, measured: Figure) -> str:
     """The figure's interval as `48 to 56 %`; empty if there is none."""
     if measured.low is None or measured.high is None:
         return ""

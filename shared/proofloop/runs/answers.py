@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from proofloop.schema import keys
 from proofloop.schema.ids import AnswerKind
 from proofloop.schema.records import (
+    Critique,
     Judgement,
     MetaCritique,
     ModelRole,
+    Problem,
     Proof,
     Provenance,
     RawAnswer,
     Record,
     Verdict,
 )
-from proofloop.store import Store, find_record, get_record
+from proofloop.store import Store, find_record, get_record, records_below
 
 MOST_SCANNED = 20_000
 """Answers that are looked through for reasons: seconds in a folder, one or two minutes on S3."""
@@ -125,6 +127,23 @@ def readability(store: Store, run_id: str, limit: int = MOST_SCANNED) -> Readabi
     ]
     ordered = tuple(sorted(unread, key=lambda each: (-each.count, each.role, each.cause)))
     return Readability(seen, read, ordered, is_whole=number == seen.total())
+
+
+def proofs_of(store: Store, run_id: str) -> Iterator[Proof]:
+    """The run's proofs, one at a time."""
+    for key in store.list(keys.proofs(run_id)):
+        if key.endswith("/proof.json"):
+            yield get_record(store, key, Proof)
+
+
+def question_of(store: Store, run_id: str, problem_id: str) -> str:
+    """The text of a problem of the run."""
+    return get_record(store, keys.problem(run_id, problem_id), Problem).question
+
+
+def critiques_of(store: Store, run_id: str, proof_id: str) -> Iterator[Critique]:
+    """The stored critiques of a proof, one at a time."""
+    return records_below(store, keys.critiques(run_id, proof_id), Critique)
 
 
 def meta_critiques_of(

@@ -6,7 +6,7 @@ from proofloop.bus import DeadLetter
 from proofloop.schema import keys
 from proofloop.schema.events import Event, FineTuningPosed, read_event
 from proofloop.schema.records import Record, digest
-from proofloop.store import Store, get_record, put_record
+from proofloop.store import Store, put_record, records_below
 
 
 class DeadLetterRecord(Record):
@@ -37,9 +37,7 @@ class DeadLetterRecord(Record):
 
 def letters_in(store: Store, run_id: str) -> list[DeadLetterRecord]:
     """The run's dead letters in the store."""
-    return [
-        get_record(store, key, DeadLetterRecord) for key in store.list(keys.dead_letters(run_id))
-    ]
+    return list(records_below(store, keys.dead_letters(run_id), DeadLetterRecord))
 
 
 def forget_posed_again(store: Store, run_id: str) -> None:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from statistics import fmean
 
-from proofloop.method.domains import Checker
-from proofloop.runs.answers import meta_critiques_of
+from proofloop.config.run_file import RunSpec
+from proofloop.errors import ConfigError
+from proofloop.method.domains import Checker, load_checker
+from proofloop.runs.answers import critiques_of, meta_critiques_of, proofs_of, question_of
 from proofloop.runs.labels import find_label
 from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
-from proofloop.schema.records import Critique, MetaCritique, Problem, Proof, Record, Score
-from proofloop.store import Store, get_record
+from proofloop.schema.records import Critique, MetaCritique, Proof, Record, Score
+from proofloop.store import Store, get_record, records_below
 
 Z95 = 1.96
 
@@ -117,17 +118,17 @@ def _interval(mean: float, error: float, clusters: int) -> tuple[float, float]:
     return max(0.0, mean - Z95 * error), min(1.0, mean + Z95 * error)
 
 
-def proofs_of(store: Store, run_id: str) -> Iterator[Proof]:
-    """The run's proofs, one at a time."""
-    for key in store.list(keys.proofs(run_id)):
-        if key.endswith("/proof.json"):
-            yield get_record(store, key, Proof)
-
-
-def critiques_of(store: Store, run_id: str, proof_id: str) -> Iterator[Critique]:
-    """The stored critiques of a proof."""
-    for key in store.list(keys.critiques(run_id, proof_id)):
-        yield get_record(store, key, Critique)
+def measuring_checker(spec: RunSpec) -> Checker | None:
+    """The exact checker of the run's domain; None for given proofs that only have grades. Raises
+    ConfigError if nothing can measure the run.
+    """
+    domain = spec.problems.checked_by
+    if domain is None and not spec.problems.is_given:
+        raise ConfigError(
+            f"run {spec.name!r} has problems from a file, which no exact checker can measure",
+            f"grade its proofs with `proofloop ui {spec.name}`",
+        )
+    return load_checker(domain) if domain else None
 
 
 def evaluate_run(store: Store, run_id: str, checker: Checker | None) -> Evaluation:
@@ -136,7 +137,7 @@ def evaluate_run(store: Store, run_id: str, checker: Checker | None) -> Evaluati
     """
     found: dict[str, Clusters] = {name: Clusters() for name in Evaluation.model_fields}
     for proof in proofs_of(store, run_id):
-        question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
+        question = question_of(store, run_id, proof.problem_id)
         _measure_proof(proof, question, store, checker, found)
     return Evaluation(**{name: clusters.figure() for name, clusters in found.items()})
 
@@ -149,10 +150,8 @@ def refinement_figures(
     # By problem: self-score, is right.
     rated: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for proof in proofs_of(store, run_id):
-        question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
-        attempts = [
-            get_record(store, key, Proof) for key in store.list(keys.attempts(run_id, proof.id))
-        ]
+        question = question_of(store, run_id, proof.problem_id)
+        attempts = records_below(store, keys.attempts(run_id, proof.id), Proof)
         rights = [_is_right(attempt, question, checker) for attempt in (*attempts, proof)]
         for number, clusters in enumerate(by_iteration):
             clusters.add(proof.problem_id, rights[min(number, len(rights) - 1)])
@@ -177,7 +176,7 @@ def search_figures(store: Store, run_id: str, checker: Checker) -> tuple[Figure,
         Clusters() for _ in range(max((len(found.best_by_round) for found in ended), default=0))
     ]
     for found in ended:
-        question = get_record(store, keys.problem(run_id, found.problem_id), Problem).question
+        question = question_of(store, run_id, found.problem_id)
         rights = [
             _is_right(get_record(store, keys.proof(run_id, name), Proof), question, checker)
             if name
@@ -195,7 +194,7 @@ def meta_verifier_accuracy(store: Store, run_id: str, checker: Checker | None) -
     """
     clusters = Clusters()
     for proof in proofs_of(store, run_id):
-        question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
+        question = question_of(store, run_id, proof.problem_id)
         for critique in critiques_of(store, run_id, proof.id):
             for meta in meta_critiques_of(store, run_id, proof.id, critique.index).values():
                 is_right = _is_right_meta(proof, question, critique, meta, checker)

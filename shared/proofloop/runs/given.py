@@ -12,7 +12,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.schema import keys
 from proofloop.schema.given import GivenCase, GivenPortion
-from proofloop.store import Store, get_record, put_record
+from proofloop.store import Store, put_record, records_below
 
 PORTION = 500
 """The most cases in a portion that comes from a file: a few megabytes of long proofs."""
@@ -20,8 +20,7 @@ PORTION = 500
 
 def portions_of(store: Store, run_id: str) -> Iterator[GivenPortion]:
     """The run's portions in order, one at a time."""
-    for key in store.list(keys.given_portions(run_id)):
-        yield get_record(store, key, GivenPortion)
+    return records_below(store, keys.given_portions(run_id), GivenPortion)
 
 
 def cases_of(store: Store, run_id: str) -> Iterator[GivenCase]:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from proofloop.config.given_files import EXPERT
+from proofloop.runs.answers import critiques_of, question_of
 from proofloop.runs.grading.history import grades_of, grades_that_count, label_after
 from proofloop.schema import keys
-from proofloop.schema.records import Critique, Grade, Label, Problem, Proof, Score
-from proofloop.store import Store, find_record, get_record
+from proofloop.schema.records import Grade, Label, Proof, Score
+from proofloop.store import Store, find_record, get_record, records_below
 
 
 def find_label(store: Store, run_id: str, proof_id: str) -> Label | None:
@@ -23,8 +24,7 @@ def find_label(store: Store, run_id: str, proof_id: str) -> Label | None:
 
 def labels_of(store: Store, run_id: str) -> Iterator[Label]:
     """The labels of a run that count now, one at a time."""
-    for key in store.list(keys.labels(run_id)):
-        yield in_force(store, get_record(store, key, Label))
+    return (in_force(store, label) for label in records_below(store, keys.labels(run_id), Label))
 
 
 def in_force(store: Store, label: Label) -> Label:
@@ -54,8 +54,7 @@ def analysis_rows(store: Store, run_id: str, *, people: bool) -> Iterator[dict[s
     """
     grades = grades_that_count(store, run_id)
     for label in labels_of(store, run_id):
-        for key in store.list(keys.critiques(run_id, label.proof_id)):
-            critique = get_record(store, key, Critique)
+        for critique in critiques_of(store, run_id, label.proof_id):
             graded = grades.get((label.proof_id, critique.index))
             reports_issue = critique.index >= 0 and critique.verdict.score in (0.0, 0.5)
             if graded or (reports_issue and not people):
@@ -71,5 +70,5 @@ def _quality(graded: Grade | None) -> dict[str, Score | str | None]:
 
 def _about(store: Store, run_id: str, proof_id: str) -> dict[str, Any]:
     proof = get_record(store, keys.proof(run_id, proof_id), Proof)
-    question = get_record(store, keys.problem(run_id, proof.problem_id), Problem).question
+    question = question_of(store, run_id, proof.problem_id)
     return {"question": question, "solution": proof.solution}

@@ -16,7 +16,6 @@ import json
 import os
 import re
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -26,7 +25,7 @@ from pathlib import Path
 from proofloop.errors import ConfigError, CorruptObject, NotFound
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Record
-from proofloop.store import LocalStore, Store, get_record
+from proofloop.store import LocalStore, Store, last_record, records_below
 
 MANIFEST = "manifest.json"
 """The version's list of files, written last. A version without it is incomplete and never
@@ -55,13 +54,13 @@ class ServedVersion(Record):
 
 def served_log(store: Store, run_id: str, role: ModelRole) -> list[ServedVersion]:
     """The log of a role: every version that went into service, oldest first."""
-    return [get_record(store, key, ServedVersion) for key in store.list(keys.served(run_id, role))]
+    return list(records_below(store, keys.served(run_id, role), ServedVersion))
 
 
 def last_served(store: Store, run_id: str, role: ModelRole) -> str | None:
     """The version in service, read from the log's last line; None if the log is empty."""
-    last = deque(store.list(keys.served(run_id, role)), maxlen=1)
-    return get_record(store, last[0], ServedVersion).version if last else None
+    last = last_record(store, keys.served(run_id, role), ServedVersion)
+    return last.version if last else None
 
 
 def put_in_service(store: Store, run_id: str, role: ModelRole, version: str) -> None:

@@ -7,7 +7,7 @@ the proofs without a label, and each step finds what it already stored.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from proofloop.config.given_files import given_cases
 from proofloop.config.problem_file import count_problems, problems_of
@@ -18,8 +18,8 @@ from proofloop.runs.search.records import refinements_posed, searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed
 from proofloop.schema.ids import proof_id
-from proofloop.schema.records import ALL_ROLES, ModelRole, Problem, Role
-from proofloop.store import Store
+from proofloop.schema.records import ALL_ROLES, ModelRole, Problem, Role, TrainingStep
+from proofloop.store import Store, records_below
 
 PIPELINE_ROLES: tuple[Role, ...] = ("generator", "verifier", "meta_verifier", "labeler")
 """The roles of a run that proves problems."""
@@ -95,6 +95,13 @@ def is_complete(store: Store, spec: RunSpec) -> bool:
 def steps_taken(store: Store, spec: RunSpec) -> dict[str, int]:
     """The number of each trained role's newest complete version."""
     return {role: newest_step(store, spec.name, role) for role in spec.training.roles}
+
+
+def steps_of(store: Store, run_id: str, roles: Iterable[str]) -> dict[str, list[TrainingStep]]:
+    """The recorded training steps of these roles."""
+    return {
+        role: list(records_below(store, keys.steps(run_id, role), TrainingStep)) for role in roles
+    }
 
 
 def is_fine_tuned(store: Store, spec: RunSpec) -> bool:

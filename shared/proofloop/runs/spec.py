@@ -25,7 +25,7 @@ from proofloop.runs.given import new_cases
 from proofloop.schema import keys
 from proofloop.schema.ids import is_id
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Problem, Record
-from proofloop.store import Store, find_record, get_record, put_record
+from proofloop.store import Store, find_record, put_record, records_below
 
 SECTIONS_THAT_MOVE = ("flow", "prices", "budget")
 FILES = (
@@ -317,10 +317,7 @@ def _check_problems(
 
 def _kept(store: Store, run_id: str) -> list[ProblemsDigest]:
     first = find_record(store, keys.problem_file(run_id), ProblemsDigest)
-    growths = (
-        get_record(store, key, ProblemsDigest)
-        for key in store.list(keys.problem_file_growths(run_id))
-    )
+    growths = records_below(store, keys.problem_file_growths(run_id), ProblemsDigest)
     return [first, *growths] if first else []
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError, library
 from proofloop.plugins import load_plugin, plugin_names
-from proofloop.store.base import R, Store, find_record, get_record, put_record
+from proofloop.store.base import (
+    R,
+    Store,
+    find_record,
+    get_record,
+    last_record,
+    put_record,
+    records_below,
+)
 from proofloop.store.local import LocalStore
 
 ENTRY_POINT_GROUP = "proofloop.stores"
@@ -22,8 +30,10 @@ __all__ = [
     "find_record",
     "get_record",
     "is_folder",
+    "last_record",
     "open_store",
     "put_record",
+    "records_below",
 ]
 
 

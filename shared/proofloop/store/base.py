@@ -7,6 +7,7 @@ written without `durable` survives a power cut (it does survive a killed process
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
@@ -84,6 +85,17 @@ def get_record(store: Store, key: str, kind: type[R]) -> R:
     except ValidationError as error:
         problem = first_problem(error)
         raise CorruptObject(f"{key} is not a valid {kind.__name__}: {problem}") from error
+
+
+def records_below(store: Store, prefix: str, kind: type[R]) -> Iterator[R]:
+    """The records below a prefix, one at a time. Raises CorruptObject."""
+    return (get_record(store, key, kind) for key in store.list(prefix))
+
+
+def last_record(store: Store, prefix: str, kind: type[R]) -> R | None:
+    """The last record below a prefix, or None if there is none. Raises CorruptObject."""
+    last = deque(store.list(prefix), maxlen=1)
+    return get_record(store, last[0], kind) if last else None
 
 
 def find_record(store: Store, key: str, kind: type[R]) -> R | None:

@@ -19,7 +19,7 @@ from proofloop.runs.search.records import SearchRound
 from proofloop.schema import keys
 from proofloop.schema.ids import proof_id
 from proofloop.schema.records import Problem
-from proofloop.store import Store, find_record, get_record
+from proofloop.store import Store, find_record, last_record
 from proofloop.ui.site import Site, named, page_number, with_query
 
 ROWS = 200
@@ -118,8 +118,6 @@ def waiting(store: Store, spec: RunSpec, problem: str, labeled: set[str]) -> Ite
 
 def _posed(store: Store, spec: RunSpec, problem: str) -> int:
     """The number of requested proofs of the problem; 1 for a given proof."""
-    rounds = list(store.list(keys.rounds_of(spec.name, problem)))
-    if rounds:
-        last = get_record(store, rounds[-1], SearchRound)
+    if last := last_record(store, keys.rounds_of(spec.name, problem), SearchRound):
         return last.first + len(last.parents)
     return 1 if spec.problems.given_file else spec.problems.proofs_per_problem

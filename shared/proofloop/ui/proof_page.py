@@ -12,8 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from proofloop.config.run_file import Prices
-from proofloop.runs.answers import find_judgement
-from proofloop.runs.figures import critiques_of
+from proofloop.runs.answers import critiques_of, find_judgement
 from proofloop.runs.index.filling import sort_key
 from proofloop.runs.index.tables import ProofRow, proofs_of
 from proofloop.runs.labels import find_label

@@ -17,10 +17,9 @@ from proofloop.report import line_charts
 from proofloop.report.run_charts import learning_charts
 from proofloop.runs.index.comparing import versions_of
 from proofloop.runs.index.tables import SHOWN, Choice, Totals, problem_rows, totals
+from proofloop.runs.planned import steps_of
 from proofloop.schema import keys
 from proofloop.schema.ids import is_single_call
-from proofloop.schema.records import TrainingStep
-from proofloop.store import get_record
 from proofloop.ui.fresh_index import Filled
 from proofloop.ui.site import Site, page_number, with_query
 
@@ -129,7 +128,7 @@ def run(site: Site, request: Request) -> Response:
         request, spec.name, [row.best for row in rows if row.best and row.best_score is not None]
     )
     site.index.count(spec.name)
-    charts = learning_charts({role: _steps(site, spec.name, role) for role in spec.training.roles})
+    charts = learning_charts(steps_of(site.store, spec.name, spec.training.roles))
     return site.page(
         "run",
         spec=spec,
@@ -168,9 +167,3 @@ def _choice(request: Request) -> Choice:
         )
     except ConfigError as error:
         raise HTTPException(400, str(error)) from error
-
-
-def _steps(site: Site, run: str, role: str) -> list[TrainingStep]:
-    return [
-        get_record(site.store, key, TrainingStep) for key in site.store.list(keys.steps(run, role))
-    ]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from proofloop.pipeline.evaluation import EvalSize, Evaluator
+from proofloop.runs.answers import proofs_of
 from proofloop.runs.costs import costs
 from proofloop.runs.create import create_run
-from proofloop.runs.figures import proofs_of
 from proofloop.schema import keys
 from proofloop.schema.records import Proof
 from proofloop.store import LocalStore

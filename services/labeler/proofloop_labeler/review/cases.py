@@ -12,8 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from proofloop.runs.answers import find_judgement, meta_critiques_of
-from proofloop.runs.figures import critiques_of
+from proofloop.runs.answers import critiques_of, find_judgement, meta_critiques_of
 from proofloop.schema import keys
 from proofloop.schema.ids import is_single_call
 from proofloop.schema.records import (

@@ -10,7 +10,7 @@ from proofloop.runs.grading.history import grades_of, standing
 from proofloop.runs.grading.openings import is_blind, openings
 from proofloop.schema import keys
 from proofloop.schema.records import Critique, Grade, Judgement, Label, Score
-from proofloop.store import Store, get_record
+from proofloop.store import Store, get_record, records_below
 from proofloop_labeler.review.form import SCORES, Form
 from proofloop_labeler.review.tasks import Subject
 
@@ -60,10 +60,7 @@ def withdraw(store: Store, run: str, subject: Subject, *, by: str) -> Grade:
 
 
 def _decide(store: Store, label: Label, score: Score, by: str) -> Label:
-    judgements = (
-        get_record(store, key, Judgement)
-        for key in store.list(keys.judgements(label.run_id, label.proof_id))
-    )
+    judgements = records_below(store, keys.judgements(label.run_id, label.proof_id), Judgement)
     return decide_by_person(label, judgements, score=score, by=by)
 
 

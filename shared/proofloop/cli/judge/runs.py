@@ -33,7 +33,7 @@ from proofloop.judging.knock_out import (
 from proofloop.judging.predictions import Predictions
 from proofloop.judging.rows import JudgedProof, RowCollector
 from proofloop.judging.runs import judging_fields, portions, run_name
-from proofloop.method.domains import find_domain
+from proofloop.method.domains import find_checker
 from proofloop.method.prompts import load_pack
 from proofloop.runs.costs import Spent, costs
 from proofloop.runs.planning.capacity import Habits
@@ -94,8 +94,7 @@ def manipulated(read: GradedProofs, per_kind: int, spec: RunSpec) -> GradedProof
     if missing := {1.0, 0.0} - scores:
         kind = "wrong" if 0.0 in missing else "right"
         raise ConfigError(f"--attack needs a {kind} proof", "add proofs that people graded")
-    domain = find_domain(spec.problems.checker) if spec.problems.checker else None
-    cases = attacked(read.cases, per_kind, domain.checker if domain else None)
+    cases = attacked(read.cases, per_kind, find_checker(spec.problems.checker))
     return replace(read, cases=tuple(cases))
 
 

@@ -8,14 +8,13 @@ from typing import NamedTuple
 
 from proofloop.cli.runs.problems import filled_index
 from proofloop.config.run_file import Prices
-from proofloop.runs.answers import find_judgement
-from proofloop.runs.figures import critiques_of, proofs_of
+from proofloop.runs.answers import critiques_of, find_judgement, proofs_of, question_of
 from proofloop.runs.grading.history import find_grade, grades_that_count
 from proofloop.runs.index.tables import Choice, problem_rows
 from proofloop.runs.labels import find_label
 from proofloop.schema import keys
-from proofloop.schema.records import Critique, Grade, Problem, Proof, Score
-from proofloop.store import Store, find_record, get_record
+from proofloop.schema.records import Critique, Grade, Proof, Score
+from proofloop.store import Store, find_record
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _row(store: Store, proof: Proof, grade: Grade | None, *, with_critiques: boo
         run=proof.run_id,
         problem=proof.problem_id,
         proof=proof.id,
-        question=get_record(store, keys.problem(proof.run_id, proof.problem_id), Problem).question,
+        question=question_of(store, proof.run_id, proof.problem_id),
         solution=proof.solution,
         score=scored.score if scored else None,
         by=scored.by if scored else None,

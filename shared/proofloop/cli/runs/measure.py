@@ -14,10 +14,11 @@ from proofloop.cli.common import (
 )
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.method.domains import Checker, load_domain, need_checker
+from proofloop.method.domains import Checker
 from proofloop.runs.figures import (
     Figure,
     evaluate_run,
+    measuring_checker,
     meta_verifier_accuracy,
     refinement_figures,
     search_figures,
@@ -32,13 +33,7 @@ def measure(run: RunArgument, store: StoreOption = None, as_json: JsonOption = F
     """
     data = open_store(store, must_exist=True)
     spec = need_run(data, run)
-    domain = spec.problems.checked_by
-    if domain is None and not spec.problems.is_given:
-        raise ConfigError(
-            f"run {run!r} has problems from a file, which no exact checker can measure",
-            f"grade its proofs with `proofloop ui {run}`",
-        )
-    checker = need_checker(load_domain(domain)) if domain else None
+    checker = measuring_checker(spec)
     found: dict[str, Figure] = dict(evaluate_run(data, run, checker))
     found["meta_verifier_accuracy"] = meta_verifier_accuracy(data, run, checker)
     found |= _step_figures(data, spec, checker) if checker else {}

@@ -13,8 +13,13 @@ import typer
 
 from proofloop.cli.common import JsonOption, StoreOption, emit, need_run, open_store
 from proofloop.errors import ConfigError
-from proofloop.runs.answers import find_judgement, meta_critiques_of, raw_of_proof
-from proofloop.runs.figures import critiques_of, proofs_of
+from proofloop.runs.answers import (
+    critiques_of,
+    find_judgement,
+    meta_critiques_of,
+    proofs_of,
+    raw_of_proof,
+)
 from proofloop.runs.labels import find_label
 from proofloop.schema import keys
 from proofloop.schema.ids import (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +14,9 @@ from proofloop.cli.runs.tensorboard import write_events
 from proofloop.config.curriculum_file import SAMPLED
 from proofloop.curriculum.status import find_curriculum, training_steps
 from proofloop.errors import ConfigError
-from proofloop.schema import keys
+from proofloop.runs.planned import steps_of
 from proofloop.schema.records import ALL_ROLES, TrainingStep
-from proofloop.store import Store, get_record
+from proofloop.store import Store
 
 COLUMNS = {
     "kl": ("KL", ".4f"),
@@ -93,18 +92,13 @@ def _all_steps(store: Store, run: str) -> Steps:
     curriculum = find_curriculum(store, run)
     if curriculum is None:
         roles = (*need_run(store, run).training.roles, "all")
-        found = {role: list(_steps(store, run, role)) for role in roles}
+        found = steps_of(store, run, roles)
         return {role: steps for role, steps in found.items() if steps or role != "all"}
     places = {stage.name: place for place, stage in enumerate(curriculum.stages)}
     trained = [stage.name for stage in curriculum.stages if stage.kind in SAMPLED]
     found = {**{name: [] for name in trained}, **training_steps(store, curriculum)}
     names = sorted(found, key=lambda name: (places.get(_stage_of(name), -1), _by_number(name)))
     return {name: found[name] for name in names}
-
-
-def _steps(store: Store, run: str, role: str) -> Iterator[TrainingStep]:
-    for key in store.list(keys.steps(run, role)):
-        yield get_record(store, key, TrainingStep)
 
 
 def _choose(found: Steps, run: str, stage: str | None) -> Steps:

@@ -15,7 +15,7 @@ from proofloop.config.run_file.prices import Prices
 from proofloop.config.run_file.spec import SOURCES_HINT, RunSpec
 from proofloop.config.section import Section
 from proofloop.errors import ConfigError
-from proofloop.method.domains import load_domain, need_checker
+from proofloop.method.domains import load_checker
 from proofloop.schema.ids import check_id
 
 
@@ -110,4 +110,4 @@ def _check_all_critiques_come(spec: RunSpec, origin: str) -> None:
 def check_has_checker(spec: RunSpec) -> None:
     """Raise ConfigError if a checker is to label the proofs, and the domain has none."""
     if spec.labeling.by == "checker" and spec.problems.checked_by is not None:
-        need_checker(load_domain(spec.problems.checked_by))
+        load_checker(spec.problems.checked_by)

@@ -26,8 +26,10 @@ __all__ = [
     "ProofFinding",
     "Sample",
     "domain_names",
+    "find_checker",
     "find_domain",
     "is_in_split",
+    "load_checker",
     "load_domain",
     "need_checker",
     "need_critique_finding",
@@ -98,6 +100,19 @@ def need_checker(domain: Domain) -> Checker:
     if domain.checker is None:
         raise ConfigError(f"domain {domain.name!r} has no exact checker", GRADE_HINT)
     return domain.checker
+
+
+def find_checker(name: str | None) -> Checker | None:
+    """The exact checker of the domain of that name; None without a name, or if the domain has none
+    or is not installed here.
+    """
+    domain = find_domain(name) if name else None
+    return domain.checker if domain else None
+
+
+def load_checker(name: str) -> Checker:
+    """The exact checker of the domain of that name. Raises ConfigError if there is none."""
+    return need_checker(load_domain(name))
 
 
 def need_proof_finding(domain: Domain, question: str, solution: str) -> ProofFinding:

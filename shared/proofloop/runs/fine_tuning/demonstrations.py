@@ -4,7 +4,6 @@ file.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
 from proofloop.config.demonstration_file import Demonstration, read_demonstrations
@@ -13,7 +12,7 @@ from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.schema import keys
 from proofloop.schema.records import Record
-from proofloop.store import Store, get_record, put_record
+from proofloop.store import Store, last_record, put_record, records_below
 
 PORTION = 500
 """The most demonstrations in one object: a few megabytes of long answers."""
@@ -60,11 +59,11 @@ def keep_demonstrations(store: Store, spec: RunSpec, portions: list[Demonstratio
 
 def _are_kept(store: Store, run_id: str) -> bool:
     """Whether all demonstrations of the run are stored: its file is needed no more."""
-    stored = deque(store.list(keys.demonstrations(run_id)), maxlen=1)
-    return bool(stored) and get_record(store, stored[0], DemonstrationPortion).is_last
+    last = last_record(store, keys.demonstrations(run_id), DemonstrationPortion)
+    return last is not None and last.is_last
 
 
 def demonstrations_of(store: Store, run_id: str) -> Iterator[Demonstration]:
     """The run's demonstrations in order, one portion in memory at a time."""
-    for key in store.list(keys.demonstrations(run_id)):
-        yield from get_record(store, key, DemonstrationPortion).demonstrations
+    for portion in records_below(store, keys.demonstrations(run_id), DemonstrationPortion):
+        yield from portion.demonstrations

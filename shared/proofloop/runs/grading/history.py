@@ -11,7 +11,7 @@ from itertools import groupby
 
 from proofloop.schema import keys
 from proofloop.schema.records import Grade, Label
-from proofloop.store import Store, get_record
+from proofloop.store import Store, records_below
 
 
 def grades_of(
@@ -19,13 +19,12 @@ def grades_of(
 ) -> tuple[Grade, ...]:
     """All grades of a proof, or of one of its critiques, in order."""
     prefix = keys.grades(run_id, proof_id, critique)
-    return tuple(get_record(store, key, Grade) for key in store.list(prefix))
+    return tuple(records_below(store, prefix, Grade))
 
 
 def all_grades(store: Store, run_id: str) -> Iterator[Grade]:
     """All grades of a run, by proof and analysis, one at a time."""
-    for key in store.list(keys.all_grades(run_id)):
-        yield get_record(store, key, Grade)
+    return records_below(store, keys.all_grades(run_id), Grade)
 
 
 def grades_that_count(store: Store, run_id: str) -> dict[tuple[str, int | None], Grade]:

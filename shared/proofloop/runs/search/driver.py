@@ -21,7 +21,7 @@ from proofloop.schema import keys
 from proofloop.schema.events import ParentProof, ProblemPosed
 from proofloop.schema.ids import problem_of, proof_id
 from proofloop.schema.records import Judgement, Label, LabelOutcome, derive_seed
-from proofloop.store import Store, find_record, get_record, put_record
+from proofloop.store import Store, find_record, put_record, records_below
 
 NOT_COMPARED: tuple[LabelOutcome, ...] = ("unreadable", "outranked")
 """The labels of proofs that are no candidates."""
@@ -227,11 +227,8 @@ class SearchDriver:
         for name in names:
             label = find_record(self._store, keys.label(run, name), Label)
             if label is not None and label.outcome not in NOT_COMPARED:
-                judgements = [
-                    get_record(self._store, key, Judgement)
-                    for key in self._store.list(keys.judgements(run, name))
-                ]
-                yield candidate(name, judgements)
+                judgements = records_below(self._store, keys.judgements(run, name), Judgement)
+                yield candidate(name, list(judgements))
 
     def outlook(self, planned: int) -> Outlook:
         """The progress of the searches, with this many planned proofs; unposed problems count

@@ -8,7 +8,7 @@ from proofloop.config.run_file import RunSpec
 from proofloop.schema import keys
 from proofloop.schema.events import ParentProof
 from proofloop.schema.records import Record
-from proofloop.store import Store, get_record
+from proofloop.store import Store, get_record, records_below
 
 
 class SearchRound(Record):
@@ -35,8 +35,7 @@ class SearchResult(Record):
 
 def searches_of(store: Store, run_id: str) -> Iterator[SearchResult]:
     """The results of a run's ended searches, one at a time."""
-    for key in store.list(keys.searches(run_id)):
-        yield get_record(store, key, SearchResult)
+    return records_below(store, keys.searches(run_id), SearchResult)
 
 
 def refinements_posed(store: Store, spec: RunSpec) -> int:
