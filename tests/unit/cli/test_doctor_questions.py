@@ -66,7 +66,7 @@ def test_each_first_answer_is_told_at_once(engines: Engines) -> None:
         ask_roles(
             engines, spec, QUESTION, 30, lambda each: told.append((each.role, each.is_readable))
         )
-    assert told == [("generator", True), ("verifier", False), ("meta_verifier", True)]
+    assert sorted(told) == [("generator", True), ("meta_verifier", True), ("verifier", False)]
 
 
 def test_each_role_is_asked_as_in_the_run_and_its_answer_read(engines: Engines) -> None:
@@ -139,6 +139,34 @@ def test_an_answer_that_takes_too_long_is_measured_and_given_up(engines: Engines
         assert server.client_left.wait(5)
     assert found.state == "warning" and "max_tokens = 900 would take" in found.found
     assert "--wait" in found.hint
+
+
+def test_a_slow_role_neither_counts_as_another_ones_time_nor_delays_its_retry(
+    engines: Engines,
+) -> None:
+    def slow(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.say("Let us see")
+        exchange.stall_until_client_leaves()
+
+    critiques = iter((says("Hm."), REVIEWS))
+    script = by_role(slow, lambda it: next(critiques)(it), JUDGES)
+    with ScriptedServer(script) as server:
+        _, verifier, meta = ask_roles(engines, spec_of(server), QUESTION, 1.5)
+    assert meta.is_readable and meta.seconds < 1
+    assert verifier.is_readable and verifier.unreadable == 1
+
+
+def test_an_unreadable_answer_without_time_for_a_second_one_is_a_warning(engines: Engines) -> None:
+    def slow(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.stall_until_client_leaves()
+
+    critiques = iter((says("Hm."), slow))
+    with ScriptedServer(by_role(PROVES, lambda it: next(critiques)(it), JUDGES)) as server:
+        found = findings(engines, spec_of(server), wait_s=1)[1]
+    assert found.state == "warning" and "no second answer within 1 s" in found.found
+    assert found.hint.startswith("raise --wait")
 
 
 def test_each_endpoint_of_a_role_is_asked(engines: Engines) -> None:

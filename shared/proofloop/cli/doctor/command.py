@@ -281,6 +281,6 @@ def _answers(engines: Engines, spec: RunSpec, wait_s: float) -> Iterator[Finding
 
 def _show(answer: TrialAnswer) -> None:
     """One line for a first answer: a slow model takes minutes."""
-    unread = "unreadable, called once more" if answer.unreadable else "no whole answer"
+    unread = "unreadable, called once more" if answer.is_unreadable else "no whole answer"
     state = "readable" if answer.is_readable else unread
     print(f"{answer.role}: {state} after {answer.seconds:.0f} s", file=sys.stderr)

@@ -34,7 +34,7 @@ def finding_of(answer: TrialAnswer, spec: RunSpec, wait_s: float) -> Finding:
         return Finding(answer.role, "broken", f"no answer within {wait_s:g} s", hint)
     if answer.verdict is None:
         return _unfinished(answer, generation, spec)
-    return _finished(answer, generation, answer.verdict, spec)
+    return _finished(answer, generation, answer.verdict, spec, wait_s)
 
 
 def _unfinished(answer: TrialAnswer, generation: Generation, spec: RunSpec) -> Finding:
@@ -49,13 +49,20 @@ def _unfinished(answer: TrialAnswer, generation: Generation, spec: RunSpec) -> F
 
 
 def _finished(
-    answer: TrialAnswer, generation: Generation, verdict: Verdict, spec: RunSpec
+    answer: TrialAnswer,
+    generation: Generation,
+    verdict: Verdict,
+    spec: RunSpec,
+    wait_s: float,
 ) -> Finding:
     cost = _cost(answer, generation)
     if verdict.outcome != "valid":
         beginning = _beginning(generation)
         found = f"{verdict.outcome}: {verdict.reason}: {cost}; the answer begins: {beginning}"
-        return Finding(answer.role, "broken", found, _way_out(spec, answer))
+        if answer.unreadable > 1:
+            return Finding(answer.role, "broken", found, _way_out(spec, answer))
+        found += f"; no second answer within {wait_s:g} s"
+        return Finding(answer.role, "warning", found, f"raise --wait; or {_way_out(spec, answer)}")
     found = f"readable, score {verdict.score:g}: {cost}"
     if not answer.unreadable:
         return Finding(answer.role, "ok", found)

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
 
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import (
@@ -37,8 +38,8 @@ class TrialAnswer:
     """The answer of one role at one endpoint.
 
     `verdict` is None without a complete answer: because of `error`, or else of the timeout.
-    `unreadable` counts unreadable answers. An unreadable first answer is retried once, because
-    models sometimes miss the format.
+    `unreadable` counts the unreadable answers of the trial. An unreadable first answer is retried
+    once, because models sometimes miss the format.
     """
 
     role: ModelRole
@@ -52,6 +53,10 @@ class TrialAnswer:
     def is_readable(self) -> bool:
         return self.verdict is not None and self.verdict.outcome == "valid"
 
+    @property
+    def is_unreadable(self) -> bool:
+        return self.verdict is not None and self.verdict.outcome != "valid"
+
 
 def ask_roles(
     engines: Engines,
@@ -61,92 +66,117 @@ def ask_roles(
     on_answer: Callable[[TrialAnswer], None] = lambda answer: None,
 ) -> list[TrialAnswer]:
     """One answer for each role and endpoint. All calls run at the same time and share the timeout
-    `wait_s`. `on_answer` is called with each first answer. Raises ConfigError.
+    `wait_s`. `on_answer` is called with each first answer as it comes. Raises ConfigError.
     """
     pack = load_pack(spec.prompts, spec.base)
+    ended: SimpleQueue[_Trial] = SimpleQueue()
     trials = [
-        _Trial(endpoint, spec, pack, role, question)
+        _Trial(endpoint, spec, pack, role, question, ended)
         for role in spec.asked_roles
         for endpoint in endpoint_engines(engines.of(spec, role))
     ]
     deadline = time.monotonic() + wait_s
-    answers = []
     for trial in trials:
-        answers.append(trial.answer(deadline))
-        on_answer(answers[-1])
-    for trial, answer in zip(trials, answers, strict=True):
-        if answer.verdict is not None and not answer.is_readable:
-            trial.retry()
-    return [trial.better(answer, deadline) for trial, answer in zip(trials, answers, strict=True)]
+        trial.submit()
+    while any(trial.runs for trial in trials):
+        try:
+            trial = ended.get(timeout=max(0.0, deadline - time.monotonic()))
+        except Empty:
+            break
+        trial.end()
+        if len(trial.answers) == 1:
+            on_answer(trial.answers[0])
+            trial.retry_unreadable()
+    late = [trial for trial in trials if trial.runs]
+    for trial in late:
+        trial.cancel()
+    for trial in late:
+        trial.end()
+        if len(trial.answers) == 1:
+            on_answer(trial.answers[0])
+    return [trial.best() for trial in trials]
 
 
 class _Trial:
-    """The prompt of one role, and its latest call."""
+    """The prompt of one role, its running call, and its answers."""
 
     def __init__(
-        self, engine: Engine, spec: RunSpec, pack: PromptPack, role: ModelRole, question: str
+        self,
+        engine: Engine,
+        spec: RunSpec,
+        pack: PromptPack,
+        role: ModelRole,
+        question: str,
+        ended: SimpleQueue[_Trial],
     ) -> None:
         self._engine = engine
         self._spec = spec
         self._pack = pack
         self._role = role
         self._prompt = _prompt(spec, pack, role, question)
-        self._seed = LARGEST_SEED
-        self._submit()
+        self._ended = ended
+        self.answers: list[TrialAnswer] = []
+        self.runs = False
+        self._cancelled = False
 
-    def retry(self) -> None:
-        self._seed -= 1
-        self._submit()
-
-    def answer(self, deadline: float) -> TrialAnswer:
-        generation, error = self._result(deadline)
-        verdict = None
-        if generation is not None and generation.finish_reason != "cancelled":
-            verdict = _read(self._spec, self._pack, self._role, generation)
-        unreadable = int(verdict is not None and verdict.outcome != "valid")
-        seconds = time.monotonic() - self._began
-        return TrialAnswer(self._role, generation, verdict, error, seconds, unreadable)
-
-    def better(self, first: TrialAnswer, deadline: float) -> TrialAnswer:
-        """The second answer if it is readable, else the first."""
-        if not first.unreadable:
-            return first
-        second = self.answer(deadline)
-        return replace(
-            second if second.is_readable else first, unreadable=first.unreadable + second.unreadable
-        )
-
-    def _result(self, deadline: float) -> tuple[Generation | None, EngineError | None]:
-        """The answer or the error; at the deadline the partial answer, or neither."""
-        if self._call is None:
-            return None, self._error
-        try:
-            return self._call.result(max(0.0, deadline - time.monotonic())), None
-        except EngineError as error:
-            return None, error
-        except TimeoutError:
-            self._call.cancel()
-        try:
-            return self._call.result(CANCELLED_WITHIN_S), None
-        except (EngineError, TimeoutError):
-            return None, None
-
-    def _submit(self) -> None:
+    def submit(self) -> None:
+        """Start a call. The trial is in the queue once the call has ended."""
         self._began = time.monotonic()
         self._call: Call | None = None
         self._error: EngineError | None = None
+        self.runs = True
         request = GenerationRequest(
             id=f"{self._role}:trial:{uuid.uuid4().hex[:8]}",
             model=self._spec.model_of(self._role),
             messages=(ChatMessage("user", self._prompt.text),),
             sampling=self._spec.sampling_of(self._role),
-            seed=self._seed,
+            seed=LARGEST_SEED - len(self.answers),
             schema=self._prompt.schema,
         )
         try:
             self._call = self._engine.submit(request)
         except EngineError as error:
             self._error = error
+            self._ended.put(self)
+        else:
+            self._call.when_done(lambda: self._ended.put(self))
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._call is not None:
+            self._call.cancel()
+
+    def end(self) -> None:
+        """Read the answer of the ended or cancelled call."""
+        seconds = time.monotonic() - self._began
+        generation, error = self._result()
+        verdict = None
+        if generation is not None and generation.finish_reason != "cancelled":
+            verdict = _read(self._spec, self._pack, self._role, generation)
+        self.answers.append(TrialAnswer(self._role, generation, verdict, error, seconds))
+        self.runs = False
+
+    def retry_unreadable(self) -> None:
+        if self.answers[-1].is_unreadable:
+            self.submit()
+
+    def best(self) -> TrialAnswer:
+        """The second answer if it is readable or failed, else the first."""
+        unreadable = sum(answer.is_unreadable for answer in self.answers)
+        first, last = self.answers[0], self.answers[-1]
+        chosen = last if last.is_readable or last.error is not None else first
+        return replace(chosen, unreadable=unreadable)
+
+    def _result(self) -> tuple[Generation | None, EngineError | None]:
+        """The answer or the error; of a cancelled call the partial answer, or neither."""
+        if self._call is None:
+            return None, self._error
+        try:
+            return self._call.result(CANCELLED_WITHIN_S), None
+        except EngineError as error:
+            return None, None if self._cancelled else error
+        except TimeoutError:
+            return None, None
 
 
 def _prompt(spec: RunSpec, pack: PromptPack, role: ModelRole, question: str) -> Prompt:
