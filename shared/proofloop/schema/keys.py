@@ -239,9 +239,14 @@ def grade(run_id: str, proof_id: str, number: int, critique: int | None = None) 
     return f"{grades(run_id, proof_id, critique)}{number:05d}.json"
 
 
+def openings_of(run_id: str, by: str) -> str:
+    """All that a person saw of a run's proofs besides the proofs."""
+    return f"runs/{run_id}/openings/{digest(by)}/"
+
+
 def opening_folder(run_id: str, by: str, proof_id: str) -> str:
     """What a person saw about a proof besides the proof."""
-    return f"runs/{run_id}/openings/{digest(by)}/{proof_id}/"
+    return f"{openings_of(run_id, by)}{proof_id}/"
 
 
 def opening(run_id: str, by: str, proof_id: str, what: str) -> str:

@@ -12,7 +12,14 @@ from proofloop.curriculum.status import find_curriculum
 from proofloop.errors import ConfigError
 from proofloop.report import line_charts, read_curriculum, titles
 from proofloop.report.page import curriculum_names
-from proofloop.runs.index.comparing import Comparison, Side, compare, versions_of
+from proofloop.runs.index.comparing import (
+    Comparison,
+    Side,
+    compare,
+    version_of,
+    versions_of,
+)
+from proofloop.runs.index.told import told_by_counts
 from proofloop.ui.access import POLICY
 from proofloop.ui.fresh_index import Filled
 from proofloop.ui.site import Site, named, page_number, with_query
@@ -36,6 +43,14 @@ def comparison(site: Site, request: Request) -> Response:
         except ConfigError as error:
             problem = str(error)
     number = page_number(request)
+    rows = found.problems[(number - 1) * ROWS : number * ROWS] if found else ()
+    questions = [row.question for row in rows]
+    for side in sides if found else ():
+        version = version_of(site.index.index, side)
+        told = told_by_counts(
+            site.index.index, side.run, questions, by="question", generator=version
+        )
+        site.record_reading(request, side.run, told)
     return site.page(
         "compare",
         sides=sides,
@@ -43,7 +58,7 @@ def comparison(site: Site, request: Request) -> Response:
         found=found,
         filled=filled,
         problem=problem,
-        rows=found.problems[(number - 1) * ROWS : number * ROWS] if found else (),
+        rows=rows,
         number=number,
         pages=-(-len(found.problems) // ROWS) if found else 0,
         link=partial(with_query, request),

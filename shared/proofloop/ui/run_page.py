@@ -17,6 +17,7 @@ from proofloop.report import line_charts
 from proofloop.report.run_charts import learning_charts
 from proofloop.runs.index.comparing import versions_of
 from proofloop.runs.index.tables import SHOWN, Choice, Totals, problem_rows, totals
+from proofloop.runs.index.told import told_by_counts
 from proofloop.runs.planned import steps_of
 from proofloop.schema import keys
 from proofloop.schema.ids import is_single_call
@@ -124,9 +125,10 @@ def run(site: Site, request: Request) -> Response:
         limit=ROWS,
         offset=(number - 1) * ROWS,
     )
-    site.record_reading(
-        request, spec.name, [row.best for row in rows if row.best and row.best_score is not None]
-    )
+    best = {row.best for row in rows if row.best and row.best_score is not None}
+    shown = [row.id for row in rows]
+    told = told_by_counts(site.index.index, spec.name, shown, by="problem", best=best)
+    site.record_reading(request, spec.name, best | told)
     site.index.count(spec.name)
     charts = learning_charts(steps_of(site.store, spec.name, spec.training.roles))
     return site.page(

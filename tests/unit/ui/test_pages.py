@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 from proofloop.config.curriculum_file import CurriculumSpec
 from proofloop.curriculum.status import add_run, freeze
 from proofloop.runs.create import create_run
-from proofloop.runs.grading.openings import openings
+from proofloop.runs.grading.openings import EVERYTHING, openings, record_openings
 from proofloop.schema import keys
-from proofloop.schema.records import MetaCritique, Problem, Proof, RawAnswer
+from proofloop.schema.records import MetaCritique, Problem, Proof, RawAnswer, Score
 from proofloop.store import LocalStore, get_record, put_record
 from proofloop.ui.access import Access
 from proofloop.ui.app import make_app
@@ -351,6 +351,55 @@ def test_a_grader_who_reads_the_best_proofs_on_the_page_of_a_run_is_not_blind(
     assert page.get(f"/runs/{RUN}").status_code == 200
     seen = {name: openings(store, RUN, name, by="Emmy Noether") for name in (PROOF, "p1-001")}
     assert seen == {PROOF: frozenset(), "p1-001": {"everything"}}
+
+
+@pytest.mark.parametrize(
+    ("where", "scores", "told"),
+    [
+        (f"/runs/{RUN}", (1.0, 1.0, 1.0), {1, 2, 3}),
+        (f"/runs/{RUN}", (0.0, 1.0, 0.5), {1, 2, 3}),  # the best one, and the rejected others
+        (f"/runs/{RUN}", (1.0, 1.0, 0.0), {1}),  # the best one
+        (f"/compare?a={RUN}&b=other", (0.0, 0.5, 0.0), {1, 2, 3}),
+        (f"/compare?a=other&b={RUN}", (1.0,), {1}),
+        (f"/compare?a={RUN}&b=other", (0.0, 1.0, 1.0), set()),
+        (f"/compare?a={RUN}&b={RUN}@v-2", (0.0, 1.0, 1.0), {2}),  # of the version, the only one
+        (f"/compare?a={RUN}&b=other&page=2", (1.0,), set()),
+    ],
+)
+def test_a_grader_who_can_tell_labels_from_counts_is_not_blind(
+    store: LocalStore,
+    browser: Browse,
+    site: Site,
+    where: str,
+    scores: tuple[Score, ...],
+    told: set[int],
+) -> None:
+    create_run(store, runspec("other"), resume=False)
+    for number, score in enumerate(scores, 1):
+        name = f"p1-{number:03d}"
+        made = PROVENANCE.model_copy(update={"model_version": f"v-{number}"})
+        put_record(store, keys.proof(RUN, name), proof(id=name, provenance=made))
+        outcome = "accepted" if score == 1 else "rejected"
+        put_record(store, keys.label(RUN, name), label(score, proof_id=name, outcome=outcome))
+    site.has_grading = True
+    page = browser()
+    page.cookies.set("grader", "Emmy%20Noether")
+    for _ in range(2):
+        assert page.get(where).status_code == 200
+    assert not openings(store, RUN, PROOF, by="Emmy Noether")  # it is undecided
+    seen = {
+        number
+        for number in range(1, 4)
+        if openings(store, RUN, f"p1-{number:03d}", by="Emmy Noether")
+    }
+    assert seen == told
+
+
+def test_many_openings_are_recorded_once(store: LocalStore) -> None:
+    names = [f"p1-{number:03d}" for number in range(20)]
+    for some in (names[:10], names):
+        record_openings(store, RUN, some, EVERYTHING, by="Emmy")
+    assert all(openings(store, RUN, name, by="Emmy") == {EVERYTHING} for name in names)
 
 
 def test_without_grading_pages_no_link_leads_there(browser: Browse) -> None:

@@ -137,7 +137,7 @@ GROUP BY question_digest ORDER BY MIN(sort_key)
 
 def _problems_of(index: Index, side: Side) -> dict[str, tuple[str, ProblemOnSide]]:
     """By the question's digest: the question, and what the side has of it."""
-    version = _version(index, side) if side.version else ""
+    version = version_of(index, side)
     with index.connection() as connection:
         rows = connection.execute(_QUERY, (side.run, version, version)).fetchall()
     return {row["question_digest"]: (row["question"], _on_side(row)) for row in rows}
@@ -155,8 +155,10 @@ def versions_of(index: Index, run: str) -> list[str]:
         return [row[0] for row in connection.execute(query, (run,))]
 
 
-def _version(index: Index, side: Side) -> str:
-    """The whole name of a version that is given by its name or its number."""
+def version_of(index: Index, side: Side) -> str:
+    """The whole name of a version that is given by its name or its number; empty for a run."""
+    if not side.version:
+        return ""
     known = versions_of(index, side.run)
     for name in known:
         last = name.rpartition("/")[2]
