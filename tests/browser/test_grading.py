@@ -142,6 +142,20 @@ def test_lines_are_marked_by_keyboard(page: Page, site: str, store: LocalStore) 
     expect(page.locator(".has-mark")).to_have_count(1)
 
 
+def test_a_mark_that_is_still_open_is_saved_with_the_grade(
+    page: Page, site: str, store: LocalStore
+) -> None:
+    begin(page, site)
+    for line in (1, 2):
+        for key in ("j", "m"):
+            page.keyboard.press(key)
+        page.keyboard.type(f"Mark {line}.")
+        page.locator("[name=score]").nth(line).check()
+    press(page, "Enter")
+    (given,) = grades(store)
+    assert [mark.comment for mark in given.marks] == ["Mark 1.", "Mark 2."]
+
+
 def test_a_draft_survives_a_reload(page: Page, site: str, store: LocalStore) -> None:
     begin(page, site)
     page.keyboard.press("2")

@@ -95,6 +95,7 @@
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     submitter = event.submitter?.name ? event.submitter : null;
+    finishMark();
     keepDraft();
     send();
   });
@@ -162,10 +163,17 @@
     return current ? [current] : [];
   };
 
+  // Adds the mark that a person has begun to write; an empty one is dropped.
+  const finishMark = () => {
+    const editor = document.querySelector(".mark-editor");
+    editor?.requestSubmit();
+    editor?.remove();
+  };
+
   const edit = () => {
     const found = selected();
     if (!found.length) return say("Choose a line first: j and k step, or select some text.");
-    document.querySelector(".mark-editor")?.remove();
+    finishMark();
     const first = Math.min(...found.map((block) => linesOf(block)[0]));
     const last = Math.max(...found.map((block) => linesOf(block)[1]));
     const field = make("textarea", { rows: 2, maxLength: +marks.dataset.longest, required: true });
