@@ -98,8 +98,6 @@ VOLUME /data
 
 FROM base AS serving
 COPY --from=triton /opt/proofloop /opt/proofloop
-# Triton runs the stub only if its own user owns the file.
-RUN chown 10001 /opt/proofloop/lib/python3.11/site-packages/pytriton/tritonserver/backends/python/triton_python_backend_stub
 COPY serving/settings /opt/settings
 COPY serving/models /opt/models
 COPY serving/start.sh /opt/start.sh

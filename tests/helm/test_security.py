@@ -36,6 +36,19 @@ def test_every_pod_is_restricted(set_up: str) -> None:
 
 
 @pytest.mark.parametrize("set_up", SET_UPS)
+def test_on_openshift_no_pod_chooses_its_user_and_all_may_ask_its_dns(set_up: str) -> None:
+    objects = render(values_of(set_up) | {"openshift": True})
+    for name, pod in pods(objects):
+        rules = pod["spec"]["securityContext"]
+        assert rules["runAsNonRoot"], name
+        assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(rules), name
+    for name, one in objects.items():
+        if one["kind"] == "NetworkPolicy":
+            ports = [port for rule in one["spec"]["egress"] for port in rule.get("ports", ())]
+            assert {"port": 5353, "protocol": "UDP"} in ports, name
+
+
+@pytest.mark.parametrize("set_up", SET_UPS)
 def test_no_pod_can_talk_to_kubernetes(set_up: str) -> None:
     objects = render(values_of(set_up))
     assert not {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"} & {

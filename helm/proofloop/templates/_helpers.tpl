@@ -75,12 +75,14 @@ servers:
 {{- end }}
 {{- end -}}
 
-{{/* Kubernetes' pod security standard `restricted`, with a read-only root. */}}
+{{/* Kubernetes' pod security standard `restricted`, with a read-only root. OpenShift sets the user and groups itself. */}}
 {{- define "proofloop.podSecurity" -}}
 runAsNonRoot: true
+{{- if not .Values.openshift }}
 runAsUser: 10001
 runAsGroup: 10001
 fsGroup: 10001
+{{- end }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile:
   type: RuntimeDefault
