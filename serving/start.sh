@@ -6,6 +6,10 @@ set -eu
 if [ -n "${PROOFLOOP_TRITON_KEY:-}" ]; then
     set -- "--grpc-restricted-protocol=model-repository:admin-key=$PROOFLOOP_TRITON_KEY" "$@"
 fi
+# gRPC listens on all addresses, but the metrics page on those of one family: the pod's.
+case "${PROOFLOOP_POD_IP:-}" in
+    *:*) set -- --metrics-address=ipv6::: "$@" ;;
+esac
 longest_call_s=${PROOFLOOP_LONGEST_CALL_S:-7200}
 "$TRITONSERVER/bin/tritonserver" \
     --model-repository="$PROOFLOOP_MODELS" \

@@ -78,7 +78,9 @@ def test_a_secret_reaches_a_pod_as_files_but_for_tritons_key_and_flowers_passwor
     for name, pod in pods(render(values_of(set_up))):
         for container in pod["spec"]["containers"]:
             from_elsewhere = {
-                entry["name"] for entry in container.get("env", []) if "valueFrom" in entry
+                entry["name"]
+                for entry in container.get("env", [])
+                if "secretKeyRef" in entry.get("valueFrom", ())
             }
             assert from_elsewhere <= allowed.get(container["name"], set()), name
             assert not [

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
+import httpx
+import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from tests.integration.processes import says, until
+from tests.integration.processes import free_ports, says, until
 from tests.integration.triton_server import as_first_process, own_triton
 
 MODEL = """
@@ -112,3 +115,14 @@ def test_a_container_that_ends_waits_for_its_calls_as_long_as_the_longest_takes(
         os.kill(process, signal.SIGTERM)
         until(lambda: says(log, "Timeout 123: "), log)
         until(lambda: not Path(f"/proc/{process}").exists(), log)
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_the_metrics_page_of_a_pod_of_ipv6_listens_on_its_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROOFLOOP_POD_IP", "fd00::2")
+    log, [port] = tmp_path / "log", free_ports(1)
+    with as_first_process(tmp_path, log, f"--metrics-port={port}"):
+        until(lambda: says(log, "Started Metrics Service"), log)
+        assert httpx.get(f"http://[::1]:{port}/metrics").status_code == 200

@@ -44,6 +44,9 @@ spec:
       {{- end }}
       env:
         {{- include "proofloop.env" (merge ($serving.env | default dict | deepCopy) (include "proofloop.serverSettings" . | fromYaml)) | nindent 8 }}
+        - name: PROOFLOOP_POD_IP
+          valueFrom:
+            fieldRef: { fieldPath: status.podIP }
         - name: PROOFLOOP_TRITON_KEY # if the secret has one, loading and unloading models needs it
           valueFrom:
             secretKeyRef: { name: {{ .root.Values.secrets.existingSecret }}, key: proofloop_triton_key, optional: true }
