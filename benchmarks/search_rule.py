@@ -160,7 +160,7 @@ class Simulation:
 
     def _advance(self) -> None:
         while True:
-            needs = self._search.needs(critiques_at_once(self.spec, 0))
+            needs = self._search.needs.find(critiques_at_once(self.spec, 0))
             for each in needs.labels:
                 self._close(each.proof_id, "outranked")
             for event in needs.events:
@@ -198,7 +198,7 @@ class Simulation:
             return self._close(name, "unreadable")
         key = keys.proof(self.spec.name, name)
         put_record(self._store, key, proof(id=name))
-        self._search.add_answer(key)
+        self._search.needs.add_answer(key)
         for index in range(FIRST_CRITIQUES):
             self._criticize(name, index)
 
@@ -220,7 +220,7 @@ class Simulation:
         key = keys.critique(self.spec.name, name, index)
         made = critique(index, MALFORMED if score is None else valid(score))
         put_record(self._store, key, made.model_copy(update={"proof_id": name}))
-        self._search.add_answer(key)
+        self._search.needs.add_answer(key)
 
     def _judge(self, name: str, index: int) -> None:
         score = self._scores[name][index]

@@ -126,9 +126,4 @@ def _prompt(row: RoleRow, pack: PromptPack) -> Prompt | None:
 
 def read_answer(role: ModelRole, answer: str, pack: PromptPack) -> Verdict:
     """The verdict of the pack's strict reader on a complete answer of a role."""
-    reader = pack.reader("strict")
-    if role == "generator":
-        return reader.proof(answer, "stop").verdict
-    if role == "verifier":
-        return reader.evaluation(answer, "stop").verdict
-    return reader.meta_critique(answer, "stop").verdict
+    return pack.reader("strict").verdict(role, answer, "stop")

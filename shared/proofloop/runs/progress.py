@@ -145,7 +145,7 @@ class ProgressTracker:
     def add_answer(self, key: str) -> None:
         """An answer was stored under this key."""
         if self._spec.searches_by_need:
-            self._tell(partial(self._search.add_answer, key))
+            self._tell(partial(self._search.needs.add_answer, key))
 
     def _tell(self, news: Callable[[], None]) -> None:
         self._news.put(news)
@@ -201,12 +201,12 @@ class ProgressTracker:
         if not self._spec.searches_by_need:
             return Needs()
         self._tell_search()
-        return self._search.needs(critiques_at_once(self._spec, running))
+        return self._search.needs.find(critiques_at_once(self._spec, running))
 
     def look_for_answers(self) -> None:
         """Look in the store for the answers that the searches need."""
         if self._spec.searches_by_need:
-            self._search.look()
+            self._search.needs.look()
 
     def wait_for_news(self, timeout_s: float) -> None:
         """Wait until a proof changes, at most for `timeout_s`."""

@@ -16,7 +16,7 @@ from proofloop.errors import ConfigError, CorruptObject
 from proofloop.report import line_charts
 from proofloop.report.run_charts import learning_charts
 from proofloop.runs.index.comparing import versions_of
-from proofloop.runs.index.tables import SHOWN, Choice, Totals, problem_rows, totals
+from proofloop.runs.index.tables import SHOWN, SORTS, Choice, Totals, problem_rows, totals
 from proofloop.runs.index.told import told_by_counts
 from proofloop.runs.planned import steps_of
 from proofloop.schema import keys
@@ -26,19 +26,6 @@ from proofloop.ui.site import Site, page_number, with_query
 
 ROWS = 50
 """Problems on a page of the table."""
-
-COLUMNS = (
-    ("problem", "problem"),
-    ("proofs", "proofs"),
-    ("accepted", "accepted"),
-    ("rejected", "rejected"),
-    ("undecided", "undecided"),
-    ("unreadable", "unreadable"),
-    ("outranked", "outranked"),
-    ("best", "best proof"),
-    ("tokens", "tokens"),
-    ("cost", "cost"),
-)
 
 
 @dataclass(frozen=True)
@@ -152,12 +139,12 @@ def run(site: Site, request: Request) -> Response:
 
 def _columns(spec: RunSpec) -> Iterator[tuple[str, str]]:
     """The columns that the run can fill, with their titles."""
-    for name, title in COLUMNS:
+    for name in SORTS:
         is_empty = (name == "cost" and spec.prices == Prices()) or (
             name == "outranked" and not spec.search.rounds
         )
         if not is_empty:
-            yield name, title
+            yield name, "best proof" if name == "best" else name
 
 
 def _choice(request: Request) -> Choice:

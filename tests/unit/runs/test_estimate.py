@@ -12,24 +12,15 @@ import pytest
 from proofloop.config.run_file import RunSpec
 from proofloop.runs.costs import Spent
 from proofloop.runs.planning.capacity import Habits, Observed, Served
-from proofloop.runs.planning.estimate import Range, RunEstimate, estimate
+from proofloop.runs.planning.estimate import NOTHING_GIVEN, Given, Range, RunEstimate, estimate
 from proofloop.schema.records import MODEL_ROLES
 from tests.builders import runspec
 
 SAMPLING = {role: {"max_tokens": 1000} for role in MODEL_ROLES}
 ALL_USED = Habits(attempts=1.0)
-GIVEN = (
-    "--answer-tokens",
-    "--prompt-tokens",
-    "--call-seconds",
-    "--tokens-per-second",
-    "--streams",
-    "--issue-share",
-)
 
 
-def guessed(spec: RunSpec, **options: dict[str, float]) -> RunEstimate:
-    given = {name: options.get(name.strip("-").replace("-", "_"), {}) for name in GIVEN}
+def guessed(spec: RunSpec, given: Given = NOTHING_GIVEN) -> RunEstimate:
     return estimate(spec, None, ALL_USED, {}, given)
 
 
@@ -65,7 +56,8 @@ def test_a_run_without_meta_critiques_has_an_estimate() -> None:
 
 def test_options_take_the_place_of_guesses() -> None:
     same = dict.fromkeys(MODEL_ROLES, 500.0)
-    found = guessed(small(), answer_tokens=same, prompt_tokens=same, issue_share={"all": 0.5})
+    given = Given(answer_tokens=same, prompt_tokens=same, issue_share=0.5)
+    found = guessed(small(), given)
     for role in found.roles:
         assert role.answer_tokens == role.prompt_tokens
     assert not any("max_tokens" in reason for reason in found.rests_on)
@@ -101,21 +93,20 @@ def test_money_is_that_of_each_role() -> None:
 
 def test_a_measured_run_gives_means_and_how_far_its_problems_differ() -> None:
     served = dict.fromkeys(MODEL_ROLES, Served(prompt_tokens=100, answer_tokens=50, call_seconds=2))
-    given: dict[str, dict[str, float]] = {name: {} for name in GIVEN}
     habits = Habits(attempts=1.0, critiqued=0.75, judged=0.0)
     calls = dict.fromkeys(MODEL_ROLES, Spent(1, 100, 50, 2))
     alike = Observed(habits, calls, has_searched=False, tokens_by_problem=(600.0, 600.0, 600.0))
-    exact = estimate(small(), alike, habits, served, given)
+    exact = estimate(small(), alike, habits, served)
     assert exact.tokens == Range(4 * 4 * 150, 4 * 4 * 150)
     differ = Observed(habits, calls, has_searched=False, tokens_by_problem=(300.0, 600.0, 900.0))
-    wide = estimate(small(), differ, habits, served, given)
+    wide = estimate(small(), differ, habits, served)
     assert wide.tokens.low < exact.tokens.low < wide.tokens.high
     # One a proof, whatever happens. An unreadable critique is requested once more.
     calls_of = {role.role: role.calls for role in wide.roles}
     assert calls_of["generator"] == Range(4, 4)
     assert calls_of["verifier"].high == 2 * 4 * 4
     one = Observed(habits, calls, has_searched=False, tokens_by_problem=(600.0,))
-    guessed_spread = estimate(small(), one, habits, served, given)
+    guessed_spread = estimate(small(), one, habits, served)
     assert 0 < guessed_spread.tokens.low < 0.5 * exact.tokens.low  # one problem says little
     assert (
         guessed_spread.rests_on[0]
@@ -125,15 +116,14 @@ def test_a_measured_run_gives_means_and_how_far_its_problems_differ() -> None:
 
 def test_few_measured_problems_say_less_than_many_of_the_same_spread() -> None:
     served = dict.fromkeys(MODEL_ROLES, Served(prompt_tokens=100, answer_tokens=50, call_seconds=2))
-    given: dict[str, dict[str, float]] = {name: {} for name in GIVEN}
 
     def most(tokens: tuple[float, ...]) -> float:
         seen = Observed(
             Habits(attempts=1.0, critiqued=0.5), {}, has_searched=False, tokens_by_problem=tokens
         )
-        ends = estimate(small(), seen, seen.habits, served, given).tokens
+        ends = estimate(small(), seen, seen.habits, served).tokens
         mean = estimate(
-            small(), replace(seen, tokens_by_problem=(1.0, 1.0)), seen.habits, served, given
+            small(), replace(seen, tokens_by_problem=(1.0, 1.0)), seen.habits, served
         ).tokens.high
         assert ends.low * ends.high == pytest.approx(mean**2)
         return ends.high / mean - 1
@@ -151,9 +141,8 @@ OPENAI = {"kind": "openai", "settings": {"base_url": "http://one/v1", "max_concu
 
 def hours(spec: RunSpec) -> Range:
     same = dict.fromkeys(MODEL_ROLES, 100.0)
-    return guessed(
-        spec, call_seconds=same, answer_tokens=same, prompt_tokens=same, issue_share={"all": 0.5}
-    ).hours
+    given = Given(call_seconds=same, answer_tokens=same, prompt_tokens=same, issue_share=0.5)
+    return guessed(spec, given).hours
 
 
 def test_roles_of_one_engine_share_its_calls_at_once() -> None:

@@ -58,7 +58,7 @@ class Trial:
         name = self.name(number)
         written = proof(PRAISED if readable else MALFORMED, id=name)
         put_record(self.store, keys.proof(RUN, name), written)
-        self.search.add_answer(keys.proof(RUN, name))
+        self.search.needs.add_answer(keys.proof(RUN, name))
         for index, score in enumerate(scores):
             self.criticize(number, index, score)
 
@@ -67,7 +67,7 @@ class Trial:
         key = keys.critique(RUN, name, index)
         made = critique(index, MALFORMED if score is None else valid(score))
         put_record(self.store, key, made.model_copy(update={"proof_id": name}))
-        self.search.add_answer(key)
+        self.search.needs.add_answer(key)
 
     def judge(self, number: int, scores: Sequence[float]) -> None:
         """Store the judgements and the label of a proof, as the services do."""
@@ -80,7 +80,7 @@ class Trial:
         self.search.add_label(name, "accepted", solved=False)
 
     def needs(self, room: int = 100) -> Needs:
-        found = self.search.needs(room)
+        found = self.search.needs.find(room)
         for each in found.labels:
             self.search.add_label(each.proof_id, each.outcome, solved=each.solved)
         return found
@@ -236,14 +236,14 @@ def test_a_run_on_services_looks_in_the_store(tmp_path: Path) -> None:
         made = critique(index, valid(1.0)).model_copy(update={"proof_id": name})
         put_record(trial.store, keys.critique(RUN, name, index), made)
     assert judgements(trial.needs()) == set()
-    trial.search.look()
+    trial.search.needs.look()
     assert judgements(trial.needs()) == {("000", index) for index in range(N)}
 
 
 def test_events_of_other_proofs_change_nothing(tmp_path: Path) -> None:
     trial = Trial(tmp_path, searching())
-    trial.search.add_answer(keys.proof(RUN, "another-000"))
-    trial.search.add_answer(keys.meta_critique(RUN, trial.name(0), 0, 0))
+    trial.search.needs.add_answer(keys.proof(RUN, "another-000"))
+    trial.search.needs.add_answer(keys.meta_critique(RUN, trial.name(0), 0, 0))
     assert trial.needs() == Needs()
 
 
@@ -295,7 +295,7 @@ def test_a_resumed_search_poses_its_overlapping_round_again(tmp_path: Path) -> N
     resumed.search.add_label(resumed.name(0), "accepted", solved=False)
     resumed.search.add_label(resumed.name(1), "outranked", solved=False)
     resumed.needs()
-    resumed.search.look()
+    resumed.search.needs.look()
     resumed.needs()
     assert resumed.search.next_round() == posed
 
@@ -344,8 +344,8 @@ def test_a_round_overlaps_only_what_is_posed(tmp_path: Path) -> None:
     resumed.add_posed(before.posed[0])
     resumed.add_label(before.name(0), "accepted", solved=False)
     resumed.add_label(before.name(1), "outranked", solved=False)
-    resumed.look()
-    resumed.needs(100)
+    resumed.needs.look()
+    resumed.needs.find(100)
     assert resumed.next_round() == []
 
 

@@ -152,7 +152,8 @@ class _Trial:
         generation, error = self._result()
         verdict = None
         if generation is not None and generation.finish_reason != "cancelled":
-            verdict = _read(self._spec, self._pack, self._role, generation)
+            reader = self._pack.reader(self._spec.how_to_read)
+            verdict = reader.verdict(self._role, generation.text, generation.finish_reason)
         self.answers.append(TrialAnswer(self._role, generation, verdict, error, seconds))
         self.runs = False
 
@@ -182,16 +183,5 @@ class _Trial:
 def _prompt(spec: RunSpec, pack: PromptPack, role: ModelRole, question: str) -> Prompt:
     domain = spec.problems.checked_by
     sample = load_domain(domain).sample(question) if domain else PLAIN_SAMPLE
-    if role == "generator":
-        return pack.prove(question)
-    if role == "verifier":
-        return pack.verify(question, sample.proof)
-    return pack.judge(question, sample.proof, pack.evaluation(sample.analysis, sample.score))
-
-
-def _read(spec: RunSpec, pack: PromptPack, role: ModelRole, answer: Generation) -> Verdict:
-    reader = pack.reader(spec.how_to_read)
-    if role == "generator":
-        return reader.proof(answer.text, answer.finish_reason).verdict
-    read = reader.evaluation if role == "verifier" else reader.meta_critique
-    return read(answer.text, answer.finish_reason).verdict
+    analysis = pack.evaluation(sample.analysis, sample.score)
+    return pack.ask(role, question, sample.proof, analysis)

@@ -51,7 +51,7 @@ from proofloop.runs.planning.capacity import (
     values_snippet,
     work_of_a_proof,
 )
-from proofloop.runs.planning.estimate import RunEstimate, estimate
+from proofloop.runs.planning.estimate import Given, RunEstimate, estimate
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
 
 
@@ -91,24 +91,24 @@ def plan_command(
     and shares of issues can be larger. For better numbers, make a small run with your models and
     name it by --from. The page docs/how-to/costs.md explains each number.
     """
-    by_option = {
-        "--tokens-per-second": tokens_per_second,
-        "--streams": streams,
-        "--gpus": gpus,
-        "--answer-tokens": answer_tokens,
-        "--prompt-tokens": prompt_tokens,
-        "--call-seconds": call_seconds,
-    }
+    given = Given(
+        tokens_per_second=by_role("--tokens-per-second", tokens_per_second),
+        streams=by_role("--streams", streams),
+        gpus=by_role("--gpus", gpus),
+        answer_tokens=by_role("--answer-tokens", answer_tokens),
+        prompt_tokens=by_role("--prompt-tokens", prompt_tokens),
+        call_seconds=by_role("--call-seconds", call_seconds),
+        issue_share=issue_share,
+    )
     options = Options(
         file=file,
         measured=measured,
         store=store,
         problems_per_hour=problems_per_hour,
         gpu_hour=gpu_hour,
-        issue_share=issue_share,
         busy=busy,
         backlog_rounds=backlog_rounds,
-        by_role={option: by_role(option, texts) for option, texts in by_option.items()},
+        given=given,
         concurrency=by_role("--concurrency", concurrency),
     )
     basis = _basis(options)
@@ -138,12 +138,12 @@ class Basis:
 def _basis(options: Options) -> Basis:
     seen, spec = _read(options)
     inputs = Inputs(options.measured or "", numbers_of(seen) if seen else {})
-    habits = inputs.habits(spec, options.issue_share)
+    habits = inputs.habits(spec, options.given.issue_share)
     work = work_of_a_proof(habits, spec)
     called = tuple(role for role in MODEL_ROLES if work[role].calls)
     served: dict[ModelRole, Served] = dict.fromkeys(MODEL_ROLES, NEVER_CALLED)
     for role in called:
-        served[role] = inputs.served(role, spec, options.by_role)
+        served[role] = inputs.served(role, spec, options.given)
     return Basis(options, spec, seen, inputs, habits, called, served)
 
 

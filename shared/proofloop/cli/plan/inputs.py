@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from proofloop.cli.plan.options import ByRole
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.runs.planning.capacity import Habits, Observed, Served
+from proofloop.runs.planning.estimate import Given
 from proofloop.schema.records import ModelRole
 
 PROMPT_TOKENS = 2000.0
@@ -76,29 +76,22 @@ class Inputs:
             searched=searched,
         )
 
-    def served(self, role: ModelRole, spec: RunSpec, options: Mapping[str, ByRole]) -> Served:
+    def served(self, role: ModelRole, spec: RunSpec, given: Given) -> Served:
         """The calls of a role and its replicas. A call takes 0 s if no source gives its time."""
-        given = {option: numbers.get(role) for option, numbers in options.items()}
         most = float(spec.sampling_of(role).max_tokens)
-        answer = self.pick(
-            f"{role}: {ANSWER}", given["--answer-tokens"], "--answer-tokens", most, "max_tokens"
-        )
-        prompt = self.pick(
-            f"{role}: {PROMPT}",
-            given["--prompt-tokens"],
-            "--prompt-tokens",
-            PROMPT_TOKENS,
-            "a guess",
-        )
-        seconds = given["--call-seconds"]
+        tokens = given.answer_tokens.get(role)
+        answer = self.pick(f"{role}: {ANSWER}", tokens, "--answer-tokens", most, "max_tokens")
+        tokens = given.prompt_tokens.get(role)
+        prompt = self.pick(f"{role}: {PROMPT}", tokens, "--prompt-tokens", PROMPT_TOKENS, "a guess")
+        seconds = given.call_seconds.get(role)
         option = "--call-seconds"
-        rate = given["--tokens-per-second"]
+        rate = given.tokens_per_second.get(role)
         if seconds is None and rate is not None:
-            streams = given["--streams"] or STREAMS
+            streams = given.streams.get(role, STREAMS)
             seconds = answer * streams / rate
             option = f"{streams:g} streams at {rate:g} tokens/s"
         seconds = self.pick(f"{role}: {SECONDS}", seconds, option, 0.0, "unknown")
-        return Served(prompt, answer, seconds, rate, int(given["--gpus"] or 1))
+        return Served(prompt, answer, seconds, rate, int(given.gpus.get(role, 1)))
 
 
 def check_times(roles: Iterable[ModelRole], served: Mapping[ModelRole, Served], run: str) -> None:

@@ -12,9 +12,8 @@ import typer
 from proofloop.errors import ConfigError
 from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.runs.planning.capacity import GPUS_A_NODE
+from proofloop.runs.planning.estimate import Given, NumberByRole
 from proofloop.schema.records import MODEL_ROLES
-
-ByRole = dict[str, float]
 
 MOST = 1e9
 """The limit of every number: far above any real load, so that no result overflows."""
@@ -104,30 +103,23 @@ ValuesOption = Annotated[
 
 @dataclass(frozen=True)
 class Options:
-    """The checked options. `by_role`: the numbers of each role by option, without --concurrency."""
+    """The checked options. `given`: the numbers that replace guesses about the run."""
 
     file: Path | None
     measured: str | None
     store: Path | None
     problems_per_hour: float
     gpu_hour: float
-    issue_share: float | None
     busy: float
     backlog_rounds: float
-    by_role: Mapping[str, ByRole]
-    concurrency: ByRole
-
-    @property
-    def given(self) -> Mapping[str, ByRole]:
-        """The numbers that replace guesses about the run, by option."""
-        share = {} if self.issue_share is None else {"all": self.issue_share}
-        return {**self.by_role, "--issue-share": share}
+    given: Given
+    concurrency: NumberByRole
 
 
-def by_role(option: str, texts: list[str] | None) -> ByRole:
+def by_role(option: str, texts: list[str] | None) -> NumberByRole:
     """The numbers of `--option 5 --option verifier=7` for each role. Raises ConfigError."""
     roles = PIPELINE_ROLES if option == "--concurrency" else MODEL_ROLES
-    found: ByRole = {}
+    found: dict[str, float] = {}
     # a number for all roles comes first, so that those for single roles replace it
     for text in sorted(texts or (), key=lambda text: "=" in text):
         role, _, value = text.rpartition("=")

@@ -17,7 +17,7 @@ from proofloop.method.prompts.json_format import AnswerFormat, schema_of, score_
 from proofloop.method.prompts.phrases import PHRASES_OF, Phrases
 from proofloop.method.prompts.reading.parsing import Reader, Reading
 from proofloop.method.scales import points_of
-from proofloop.schema.records import Record, Score, digest
+from proofloop.schema.records import ModelRole, Record, Score, digest
 
 PLACEHOLDER = re.compile(
     r"\{(question|proof|analysis|instruction|attempts|reference|rubric|rival)\}"
@@ -100,6 +100,14 @@ class PromptPack(Record):
             analysis=analysis,
             **_given(aids),
         )
+
+    def ask(self, role: ModelRole, question: str, proof: str, analysis: str) -> Prompt:
+        """The prompt of a role, with the texts of these that it shows."""
+        if role == "generator":
+            return self.prove(question)
+        if role == "verifier":
+            return self.verify(question, proof)
+        return self.judge(question, proof, analysis)
 
     def refine(self, question: str, attempts: list[tuple[str, list[str]]]) -> Prompt:
         """`attempts`: earlier proofs, each with its analyses to show; at least one of each."""

@@ -8,9 +8,8 @@ follow from its means and the spread between its problems.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, stdev
 
 from proofloop.config.given_files import given_cases
@@ -107,10 +106,23 @@ class _Totals:
     money: float
 
 
-Given = Mapping[str, Mapping[str, float]]
-"""The options of `proofloop plan` by name, each by role."""
+NumberByRole = Mapping[str, float]
 
-NO_OPTIONS: Given = {}
+
+@dataclass(frozen=True)
+class Given:
+    """The numbers that the options of `proofloop plan` give: by role, and the share of issues."""
+
+    tokens_per_second: NumberByRole = field(default_factory=dict)
+    streams: NumberByRole = field(default_factory=dict)
+    gpus: NumberByRole = field(default_factory=dict)
+    answer_tokens: NumberByRole = field(default_factory=dict)
+    prompt_tokens: NumberByRole = field(default_factory=dict)
+    call_seconds: NumberByRole = field(default_factory=dict)
+    issue_share: float | None = None
+
+
+NOTHING_GIVEN = Given()
 
 
 def estimate(
@@ -118,7 +130,7 @@ def estimate(
     measured: Observed | None,
     habits: Habits,
     served: Mapping[ModelRole, Served],
-    given: Given = NO_OPTIONS,
+    given: Given = NOTHING_GIVEN,
     cases: Sequence[GivenCase] | None = None,
 ) -> RunEstimate:
     """The run's range. Raises ConfigError if its problems cannot be read.
@@ -126,7 +138,6 @@ def estimate(
     `habits` and `served` are the means of an earlier run if it was `measured`; else only the fields
     in `given` count. `cases`: the given proofs, if they do not come from the run's file.
     """
-    given = defaultdict[str, Mapping[str, float]](dict, given)
     if cases is None:
         cases = given_cases(spec)
         questions = [problem.question for problem in problems_of(spec)]
@@ -216,7 +227,7 @@ def _guessed(
     habits: Habits,
     given: Given,
 ) -> list[_End]:
-    rule, issues = spec.labeling, given["--issue-share"].get("all")
+    rule, issues = spec.labeling, given.issue_share
     few = Habits(
         attempts=1.0,
         critiqued=FEW_CRITIQUES if rule.stop_early and not _are_graded(cases) else 1.0,
@@ -249,13 +260,11 @@ def _prompt_tokens(
     """
     pack, question = load_pack(spec.prompts, spec.base), max(questions, key=len, default="")
     mean = fmean(len(each) for each in questions) - len(question) if questions else 0.0
-    texts: dict[ModelRole, str] = {
-        "generator": pack.prove(question).text,
-        "verifier": pack.verify(question, "").text,
-        "meta_verifier": pack.judge(question, "", "").text,
-    }
     quoted = fmean(_given_characters(case) for case in cases) if cases else 0.0
-    return {role: (len(text) + mean + quoted) / CHARACTERS_A_TOKEN for role, text in texts.items()}
+    return {
+        role: (len(pack.ask(role, question, "", "").text) + mean + quoted) / CHARACTERS_A_TOKEN
+        for role in MODEL_ROLES
+    }
 
 
 def _given_characters(case: GivenCase) -> int:
@@ -276,12 +285,12 @@ def _calls(
     found: dict[ModelRole, Served] = {}
     quoted = 0.0
     for role in MODEL_ROLES:
-        answer = given["--answer-tokens"].get(role, share * spec.sampling_of(role).max_tokens)
-        prompt = given["--prompt-tokens"].get(role, prompts[role] + quoted)
-        rate = given["--tokens-per-second"].get(role)
-        streams = given["--streams"].get(role, 64.0)
+        answer = given.answer_tokens.get(role, share * spec.sampling_of(role).max_tokens)
+        prompt = given.prompt_tokens.get(role, prompts[role] + quoted)
+        rate = given.tokens_per_second.get(role)
+        streams = given.streams.get(role, 64.0)
         seconds = answer * streams / rate if rate else answer / speed
-        found[role] = Served(prompt, answer, given["--call-seconds"].get(role, seconds), rate)
+        found[role] = Served(prompt, answer, given.call_seconds.get(role, seconds), rate)
         if role in spec.asked_roles:
             quoted += answer if is_high else answer / 2  # thinking is not quoted
     return found
@@ -290,18 +299,18 @@ def _calls(
 def _reasons(spec: RunSpec, cases: Sequence[GivenCase], given: Given) -> list[str]:
     """The guesses of `_guessed` that no option replaces, in words."""
     low, high = ["a guess"], ["the most there can be if every answer is readable"]
-    if len(given["--answer-tokens"]) < len(MODEL_ROLES):
+    if len(given.answer_tokens) < len(MODEL_ROLES):
         low.append(f"answers of {100 * SHORT_ANSWERS:.0f} % of max_tokens")
         high.append("answers of max_tokens")
     few = spec.labeling.stop_early and not _are_graded(cases)
     low.append(f"{100 * FEW_CRITIQUES:.0f} % of n critiques" if few else "n critiques")
     high.append("n critiques, m judgements of every analysis")
-    if not given["--issue-share"]:
+    if given.issue_share is None:
         low.append(f"{100 * FEW_ISSUES:.0f} % of analyses with an issue")
     if spec.search.rounds:
         low.append("every search solved by its first proofs")
         high.append("every search to its last round")
-    if not given["--call-seconds"] and not given["--tokens-per-second"]:
+    if not given.call_seconds and not given.tokens_per_second:
         slow, fast = TOKENS_A_SECOND
         low.append(f"{fast:g} tokens/s a stream")
         high.append(f"{slow:g} tokens/s a stream")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from proofloop.config.run_file import RunSpec
 from proofloop.method.search_rule import Candidate, best, candidate, refinements
-from proofloop.runs.search.needs import Needs, SearchNeeds
+from proofloop.runs.search.needs import SearchNeeds
 from proofloop.runs.search.problem import ProblemSearch
 from proofloop.runs.search.records import SearchResult, SearchRound
 from proofloop.schema import keys
@@ -48,7 +48,7 @@ class SearchDriver:
         self._spec = spec
         self._store = store
         self._searches: dict[str, ProblemSearch] = {}
-        self._needs = SearchNeeds(spec, store, self._searches)
+        self.needs = SearchNeeds(spec, store, self._searches)
         self._due: deque[str] = deque()
         """Problems whose newest round is complete."""
         self._ended = 0
@@ -63,7 +63,7 @@ class SearchDriver:
             names = {proof_id(event.problem_id, number) for number in range(count)}
             self._searches[event.problem_id] = ProblemSearch(names, posed=count, newest=count)
         if self._spec.searches_by_need:
-            self._needs.add_posed(event)
+            self.needs.add_posed(event)
 
     def add_label(self, name: str, outcome: LabelOutcome, *, solved: bool) -> None:
         """A proof has its label. Safe to call twice."""
@@ -88,20 +88,6 @@ class SearchDriver:
             return
         if problem_id not in self._due:
             self._due.append(problem_id)
-
-    # -- by need
-
-    def add_answer(self, key: str) -> None:
-        """An answer was stored under this key."""
-        self._needs.add_answer(key)
-
-    def look(self) -> None:
-        """Look in the store for answers. After an error of the store it may be called again."""
-        self._needs.look()
-
-    def needs(self, room: int) -> Needs:
-        """The needs of the searches, with at most `room` critiques in flight."""
-        return self._needs.find(room)
 
     @property
     def num_complete(self) -> int:
@@ -131,7 +117,7 @@ class SearchDriver:
 
         After an error of the store it may be called again.
         """
-        if not self._due and self._needs.is_idle:
+        if not self._due and self.needs.is_idle:
             self._due.extend(self._to_overlap())
         while self._due:
             problem_id = self._due[0]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import LARGEST_SEED, ChatMessage, Engine, Generation, GenerationRequest
 from proofloop.errors import CallRefused, EngineError
-from proofloop.method.prompts import Prompt, PromptPack
+from proofloop.method.prompts import PromptPack
 from proofloop.schema.records import ModelRole, Sampling
 
 REFUSED_WITHIN_S = 2.0
@@ -70,7 +70,7 @@ def is_answered(
 def _request(
     pack: PromptPack, role: ModelRole, version: str, sampling: Sampling, seed: int
 ) -> GenerationRequest:
-    prompt = _shortest_prompt(pack, role)
+    prompt = pack.ask(role, "Prove that 1 = 1.", "Trivial.", "Sound.")
     return GenerationRequest(
         id=f"{role}:check:{uuid.uuid4().hex[:8]}",
         model=version,
@@ -78,17 +78,6 @@ def _request(
         sampling=sampling,
         seed=seed,
         schema=prompt.schema,
-    )
-
-
-def _shortest_prompt(pack: PromptPack, role: ModelRole) -> Prompt:
-    question, proof, analysis = "Prove that 1 = 1.", "Trivial.", "Sound."
-    if role == "generator":
-        return pack.prove(question)
-    return (
-        pack.verify(question, proof)
-        if role == "verifier"
-        else pack.judge(question, proof, analysis)
     )
 
 

@@ -17,19 +17,8 @@ _ALIKE = (
 _FOREIGN = (
     *((invisible, "") for invisible in "\u200b\u200c\u200d\u2060\ufeff\u00ad\u200e\u200f"),
     *((space, " ") for space in "\u00a0\u2002\u2003\u2007\u2009\u202f\u3000"),
-    *((chr(0xFF10 + digit), str(digit)) for digit in range(10)),
-    *(
-        ("：", ":"),
-        ("．", "."),
-        ("＝", "="),
-        ("（", "("),
-        ("）", ")"),
-        ("／", "/"),
-        ("＼", "\\"),
-        ("｛", "{"),
-        ("｝", "}"),
-    ),
-    *(("−", "-"), ("‐", "-"), ("‑", "-"), ("’", "'"), ("⁄", "/")),
+    *zip("０１２３４５６７８９：．＝（）／＼｛｝", "0123456789:.=()/\\{}", strict=True),
+    *zip("−‐‑’⁄", "---'/", strict=True),
 )
 _HALF = re.compile(r"\\frac\s{0,2}\{?\s{0,2}1\s{0,2}\}?\s{0,2}\{?\s{0,2}2\s{0,2}\}?")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{[a-z]{1,12}\*?\}")

@@ -30,7 +30,7 @@ from proofloop.method.prompts.reading.lenient import LENIENT
 from proofloop.method.prompts.reading.rules import ExpectedFormat, Rules, Unreadable, two_scores
 from proofloop.method.prompts.reading.strict import STRICT
 from proofloop.method.scales import score_of
-from proofloop.schema.records import Verdict
+from proofloop.schema.records import ModelRole, Verdict
 
 Reading = Literal["strict", "lenient"]
 
@@ -86,6 +86,13 @@ class Reader:
     reading: Reading = "strict"
     answers: AnswerFormat = "text"
     full_marks: int = 1
+
+    def verdict(self, role: ModelRole, answer: str, finish_reason: str) -> Verdict:
+        """The verdict on an answer of this role."""
+        if role == "generator":
+            return self.proof(answer, finish_reason).verdict
+        read = self.evaluation if role == "verifier" else self.meta_critique
+        return read(answer, finish_reason).verdict
 
     def proof(self, answer: str, finish_reason: str) -> ParsedProof:
         """A generator's answer (appendix A.1)."""
