@@ -9,11 +9,14 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from shlex import quote
+from time import monotonic
 from urllib.parse import unquote, urlsplit
 
+import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -26,6 +29,8 @@ from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError
 from proofloop.runs.grading.agreement import LABELS
 from proofloop.schema.records import LABELER
+
+log = structlog.get_logger()
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src data:;"
@@ -44,6 +49,9 @@ NAME_COOKIE = "grader"
 
 MAX_NAME = 80
 RESERVED = (LABELER, LABELS)
+
+MOST_WRONG = 20
+"""The most wrong passwords from an address in a minute."""
 
 MAX_BODY_BYTES = 3 * 4 * 60_000
 """The longest form: 60,000 characters of up to four bytes, each sent as three (`%F0`)."""
@@ -129,14 +137,48 @@ def _name_in(header: str) -> str:
         return header
 
 
+def _address(request: Request) -> str:
+    """The address of the other end: of the browser, or of the proxy in front of this page."""
+    return request.client.host if request.client else ""
+
+
 def _is_from(request: Request, networks: tuple[Network, ...]) -> bool:
     try:
-        peer = ipaddress.ip_address(request.client.host if request.client else "")
+        peer = ipaddress.ip_address(_address(request))
     except ValueError:
         return False
     # a socket of IPv6 shows the address of an IPv4 client as ::ffff:10.0.0.1
     peer = getattr(peer, "ipv4_mapped", None) or peer
     return any(peer in network for network in networks)
+
+
+class Guesses:
+    """Counts the wrong passwords from each address, every minute anew. Who has logged in before
+    has access while others guess, also behind the same proxy.
+    """
+
+    def __init__(self) -> None:
+        self._right: set[tuple[str, str]] = set()
+        self._wrong = Counter[str]()
+        self._minute = 0
+
+    def are_too_many(self, request: Request) -> bool:
+        minute = int(monotonic() // 60)
+        if minute != self._minute:
+            self._minute, self._wrong = minute, Counter()
+        sent = _credentials(request)
+        is_guess = any(sent) and sent not in self._right
+        return is_guess and self._wrong[_address(request)] >= MOST_WRONG
+
+    def count(self, request: Request, *, is_right: bool) -> None:
+        sent = _credentials(request)
+        if is_right:
+            self._right.add(sent)
+        if is_right or not any(sent):
+            return
+        self._wrong[_address(request)] += 1
+        if self._wrong[_address(request)] == MOST_WRONG:
+            log.warning("too_many_wrong_passwords", address=_address(request))
 
 
 def guarded_app(app: ASGIApp, access: Access) -> Starlette:
@@ -150,8 +192,10 @@ def guarded_app(app: ASGIApp, access: Access) -> Starlette:
 def guarded(access: Access) -> Callable[[Request, Next], Awaitable[Response]]:
     """The check of every request. Sets `request.state.person`."""
 
+    guesses = Guesses()
+
     async def guard(request: Request, call_next: Next) -> Response:
-        response = _refusal(request, access) or await call_next(request)
+        response = _refusal(request, access, guesses) or await call_next(request)
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
@@ -159,11 +203,17 @@ def guarded(access: Access) -> Callable[[Request, Next], Awaitable[Response]]:
     return guard
 
 
-def _refusal(request: Request, access: Access) -> Response | None:
+def _refusal(request: Request, access: Access, guesses: Guesses) -> Response | None:
     # Another site may name 127.0.0.1 as its own address, and its pages would reach this server.
     if access.is_open and not is_here(_host(request)):
         return PlainTextResponse("Open the page by an address of this machine.\n", 400)
+    if guesses.are_too_many(request):
+        return PlainTextResponse(
+            "Too many wrong passwords came from your address. Try again in a minute.\n", 429
+        )
     person = access.person(request)
+    if not access.is_open:
+        guesses.count(request, is_right=person is not None)
     if person is None:
         return _log_in(access)
     if person and (problem := name_problem(person)):

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 
 from proofloop.errors import ConfigError
-from proofloop.ui.access import Access, check_address
+from proofloop.ui.access import MOST_WRONG, Access, check_address
 from tests.builders import RUN
 from tests.unit.ui.conftest import Browse
 
@@ -30,6 +30,26 @@ def test_a_password_is_needed_for_every_address(browser: Browse) -> None:
     assert far.get("/", auth=("Emmy", "wrong")).status_code == 401
     assert far.get("/", headers={"Authorization": b"Basic \xe9"}).status_code == 401
     assert far.get("/", auth=("Emmy", "a long word")).status_code == 200
+
+
+def test_guesses_of_passwords_are_limited_and_people_who_logged_in_stay(
+    browser: Browse, monkeypatch: pytest.MonkeyPatch, quiet_log: None
+) -> None:
+    now_s = 60.0
+    monkeypatch.setattr("proofloop.ui.access.monotonic", lambda: now_s)
+    far = browser("a long word")
+
+    def status(name: str, password: str) -> int:
+        return far.get("/static/ui.js", auth=(name, password)).status_code
+
+    assert far.get("/static/ui.js").status_code == 401  # the browser asks for the password
+    assert status("Emmy", "a long word") == 200
+    assert [status("Emmy", f"word {number}") for number in range(MOST_WRONG)] == [401] * MOST_WRONG
+    assert status("Emmy", "another word") == status("Emil", "a long word") == 429
+    assert status("Emmy", "a long word") == 200
+    assert far.get("/static/ui.js").status_code == 401
+    now_s += 60
+    assert status("Emil", "a long word") == 200
 
 
 def test_pages_run_only_scripts_of_this_site_and_are_kept_nowhere(browser: Browse) -> None:
