@@ -42,6 +42,7 @@ from tests.integration.fleet import Fleet, installation
 from tests.integration.processes import folder
 from tests.integration.servers import S3, Broker, client_of, cut_connections, own_servers
 from tests.integration.triton_server import Triton, own_triton
+from tests.waiting import wait_until
 
 REPLICAS, OPTIONS = 2, ("--concurrency", "16")
 PROOFS_PER_PROBLEM = 4
@@ -206,8 +207,10 @@ def chaos(plan: Plan, broker: Broker, s3: S3, place: Path, triton: Triton | None
         finally:
             posing.kill()
             posing.wait()
-        calm = wait_for(
-            lambda: not any(depth.ready + depth.later for depth in letters.depths()), CALM_S
+        calm = wait_until(
+            lambda: not any(depth.ready + depth.later for depth in letters.depths()),
+            CALM_S,
+            pause_s=0.5,
         )
         seconds = time.monotonic() - began
         stuck = sum(1 for _ in letters.letters()) + (
@@ -346,15 +349,6 @@ def times_stored(s3: S3, fleet: Fleet) -> dict[str, float]:
         each.object_name.removeprefix(f"{prefix}/"): each.last_modified.timestamp()
         for each in found
     }
-
-
-def wait_for(is_so: Callable[[], bool], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return True
 
 
 if __name__ == "__main__":

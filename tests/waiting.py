@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(is_so: Callable[[], bool], limit_s: float = 10.0) -> bool:
+def wait_until(is_so: Callable[[], bool], limit_s: float = 10.0, pause_s: float = 0.02) -> bool:
     """Whether it became so within the limit."""
     deadline = time.monotonic() + limit_s
     while not is_so():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(pause_s)
     return True

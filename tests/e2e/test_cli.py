@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -569,7 +568,7 @@ def test_a_run_that_is_interrupted_ends_cleanly_and_goes_on_where_it_stood(tmp_p
     run_file(tmp_path, count=12, settings="latency_s = 0.1, latency_sigma = 0.1")
     store = LocalStore(tmp_path / "data")
     process = start(tmp_path, "run", "small.toml")
-    wait_for_labels(store, 3)
+    assert wait_until(lambda: len(list(store.list(keys.labels("small")))) >= 3, 60)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
@@ -584,13 +583,6 @@ def test_a_run_that_is_interrupted_ends_cleanly_and_goes_on_where_it_stood(tmp_p
     assert after.items() >= before.items()  # no label was written again
     labels = [get_record(store, key, Label) for key in after]
     assert len({label.proof_id for label in labels}) == 24
-
-
-def wait_for_labels(store: LocalStore, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(list(store.list(keys.labels("small")))) < count:
-        assert time.monotonic() < deadline, "the run is too slow"
-        time.sleep(0.02)
 
 
 def labels_written(store: LocalStore) -> dict[str, int]:

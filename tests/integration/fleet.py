@@ -15,7 +15,7 @@ from pathlib import Path
 from proofloop.bus.dead_letters import DeadLetters
 from proofloop.config.settings import Settings
 from proofloop.store import Store, open_store
-from tests.integration.servers import S3, Broker, bucket_folder, delete_namespace
+from tests.integration.servers import S3, Broker, delete_namespace, s3_settings
 
 PROOFLOOP = Path(sys.executable).with_name("proofloop")
 
@@ -55,29 +55,15 @@ class Fleet:
 def installation(broker: Broker, s3: S3, place: Path) -> Iterator[tuple[Fleet, Store, DeadLetters]]:
     """No worker yet; those that are started are killed at the end. The log goes to `place`."""
     namespace = f"fleet-{os.urandom(4).hex()}"
-    with bucket_folder(s3) as (bucket, prefix):
-        where = {
-            "broker": broker.url,
-            "namespace": namespace,
-            "s3_endpoint": s3.endpoint,
-            "s3_bucket": bucket,
-        }
-        where |= {
-            "s3_prefix": prefix,
-            "s3_access_key": s3.access_key,
-            "s3_secret_key": s3.secret_key,
-        }
-        environment = {
-            **os.environ,
-            **{f"PROOFLOOP_{name.upper()}": value for name, value in where.items()},
-        }
-        fleet = Fleet(environment, namespace, place / "log.txt")
+    with s3_settings(s3) as settings:
+        settings |= {"BROKER": broker.url, "NAMESPACE": namespace}
+        environment = {f"PROOFLOOP_{name}": value for name, value in settings.items()}
+        fleet = Fleet(os.environ | environment, namespace, place / "log.txt")
+        store = open_store(
+            Settings.model_validate({name.lower(): value for name, value in settings.items()})
+        )
         try:
-            yield (
-                fleet,
-                open_store(Settings.model_validate(where)),
-                DeadLetters(broker.url, namespace=namespace),
-            )
+            yield fleet, store, DeadLetters(broker.url, namespace=namespace)
         finally:
             fleet.end()
             delete_namespace(broker.url, namespace)

@@ -19,6 +19,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.waiting import wait_until
+
 START_S = 90.0
 """How long a server may take on a busy machine; it is usually under ten seconds."""
 
@@ -116,10 +118,8 @@ def says(log: Path, text: str) -> bool:
 
 
 def until(is_so: Callable[[], bool], log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while not is_so():
-        assert time.monotonic() < deadline, log.read_text(errors="replace")[-2000:]
-        time.sleep(0.05)
+    """Wait for a condition; fails with the end of the log."""
+    assert wait_until(is_so, START_S), log.read_text(errors="replace")[-2000:]
 
 
 def answers(url: str) -> bool:

@@ -23,6 +23,7 @@ from pika.exceptions import AMQPConnectionError
 
 from tests.integration.certificates import Certificates, make_certificates
 from tests.integration.processes import START_S, answers, end, free_ports, wait_for_server
+from tests.waiting import wait_until
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """The server itself; the one on PATH is a wrapper that changes the user."""
@@ -303,12 +304,10 @@ def write_cookie(folder: Path) -> None:
 
 def wait_joined(nodes: Sequence[Node]) -> None:
     """Wait until each node sees all of them running."""
-    deadline = time.monotonic() + START_S
-    while not all(count_running(node) == len(nodes) for node in nodes):
-        assert time.monotonic() < deadline, [
-            node.log.read_text(errors="replace")[-1000:] for node in nodes
-        ]
-        time.sleep(0.2)
+    are_joined = wait_until(
+        lambda: all(count_running(node) == len(nodes) for node in nodes), START_S, pause_s=0.2
+    )
+    assert are_joined, [node.log.read_text(errors="replace")[-1000:] for node in nodes]
 
 
 def count_running(node: Node) -> int:

@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -216,6 +215,19 @@ def delete_namespace(url: str, namespace: str) -> None:
 
 
 @contextmanager
+def s3_settings(s3: S3) -> Iterator[dict[str, str]]:
+    """The settings of a store in a bucket with an unused prefix, which is emptied at the end."""
+    with bucket_folder(s3) as (bucket, prefix):
+        yield {
+            "S3_ENDPOINT": s3.endpoint,
+            "S3_BUCKET": bucket,
+            "S3_PREFIX": prefix,
+            "S3_ACCESS_KEY": s3.access_key,
+            "S3_SECRET_KEY": s3.secret_key,
+        }
+
+
+@contextmanager
 def bucket_folder(s3: S3) -> Iterator[tuple[str, str]]:
     """A bucket with an unused prefix, whose objects are deleted at the end."""
     client = client_of(s3)
@@ -302,8 +314,5 @@ def _minio_in_container(tool: str) -> Iterator[S3]:
 
 def wait_for_container(what: str, container: Container, is_ready: Callable[[], bool]) -> None:
     """Wait until the server in a container answers; raises with the end of its log."""
-    deadline = time.monotonic() + START_S
-    while not is_ready():
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{what} did not start: {container.log()}")
-        time.sleep(0.2)
+    if not wait_until(is_ready, START_S):
+        raise RuntimeError(f"{what} did not start: {container.log()}")

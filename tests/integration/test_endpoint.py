@@ -216,10 +216,10 @@ def shown_by(commands: Iterable[list[str]], environment: dict[str, str], folder:
                 command, env=environment, cwd=folder, stdout=output, stderr=output
             )
         pairs.append((process, file))
-    deadline = time.monotonic() + 60
-    while any(process.poll() is None and not file.stat().st_size for process, file in pairs):
-        assert time.monotonic() < deadline, "a command says nothing"
-        time.sleep(0.1)
+    assert wait_until(
+        lambda: all(process.poll() is not None or file.stat().st_size for process, file in pairs),
+        60,
+    ), "a command says nothing"
     if any(process.poll() is None for process, _ in pairs):
         time.sleep(2)
     for process, _ in pairs:

@@ -7,8 +7,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +35,7 @@ from proofloop_serving.engine import LocalEngine
 from tests.integration.triton_asking import FIRST, Server, ask
 from tests.integration.triton_server import own_triton
 from tests.nano_base import nano_base_folder
+from tests.waiting import wait_until
 
 SECOND, BROKEN, ENDLESS = (f"runs/serving/models/verifier/{number:06d}" for number in (2, 3, 4))
 QUESTION = NanoDomain().pose(0, split="test", seed=0).question
@@ -88,13 +88,6 @@ def in_process(seed: int, **sampling: float) -> Generation:
     ).result(60)
     engine.close()
     return answer
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_the_model_declares_the_contract(server: Server) -> None:
@@ -225,20 +218,22 @@ def test_the_second_critique_of_a_proof_finds_its_prompt_read(server: Server) ->
     first, second = ask(server, messages=prompt).last(), ask(server, messages=prompt).last()
     assert first["num_cached_tokens"][0] == 0
     assert second["num_cached_tokens"][0] == second["num_input_tokens"][0] > 0
-    until(lambda: server.figure("cached_tokens_total") == before + second["num_input_tokens"][0])
+    assert wait_until(
+        lambda: server.figure("cached_tokens_total") == before + second["num_input_tokens"][0], 60
+    )
 
 
 @pytest.mark.parametrize("way", ["gone client", "stop request"])
 def test_a_cancelled_call_frees_its_slot(server: Server, way: str) -> None:
     asked = ask(server, way, ENDLESS, streaming=True, **LONG)
     assert asked.began.wait(60)
-    until(lambda: server.figure("running", ENDLESS) == 1)
+    assert wait_until(lambda: server.figure("running", ENDLESS) == 1, 60)
     if way == "gone client":
         asked.client.stop_stream(cancel_requests=True)
     else:
         stop(server, way)
         assert asked.last()["finish_reason"][0] == b"cancelled"
-    until(lambda: server.figure("running", ENDLESS) == 0)
+    assert wait_until(lambda: server.figure("running", ENDLESS) == 0, 60)
 
 
 BAD = {
@@ -309,12 +304,8 @@ def test_two_versions_serve_side_by_side_and_a_broken_one_is_refused(
         FIRST: FIRST,
         SECOND: SECOND,
     }
-    until(
-        lambda: (
-            server.figure("completion_tokens_total", SECOND)
-            == answers[SECOND]["num_output_tokens"][0]
-        )
-    )
+    tokens = answers[SECOND]["num_output_tokens"][0]
+    assert wait_until(lambda: server.figure("completion_tokens_total", SECOND) == tokens, 60)
 
 
 def test_unloading_lets_running_calls_end(server: Server, tmp_path: Path) -> None:
