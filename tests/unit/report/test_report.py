@@ -328,8 +328,8 @@ def test_report_says_what_the_meta_verifier_made_of_a_critique(
     begin(store)
     rejected_proof(store)
     seen = visible(page_of(store, tmp_path))
-    assert "critique 1 confirmed , carries the label" in seen
-    assert "critique 2 overturned" in seen
+    assert "critique 0 confirmed , carries the label" in seen
+    assert "critique 1 overturned" in seen
     assert "meta says so" in seen
 
 
