@@ -31,10 +31,9 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.schema import keys
 from proofloop.schema.ids import PROOF, parse_answer_name
-from proofloop.schema.records import Label
+from proofloop.schema.records import PIPELINE_ROLES, Label
 from proofloop.store import Store, get_record
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -32,9 +32,8 @@ from proofloop.method.label_rule import decide
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
 from proofloop.runs.labels import labels_of
-from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.schema import keys
-from proofloop.schema.records import Judgement
+from proofloop.schema.records import PIPELINE_ROLES, Judgement
 from proofloop.store import LocalStore, get_record
 from proofloop.worker.engine_pool import Engines
 

@@ -12,9 +12,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from proofloop.bus.topology import Topology
-from proofloop.runs.planned import PIPELINE_ROLES
-from proofloop.runs.planning.capacity import Habits, Load, Served, plan, values_snippet
-from proofloop.schema.records import MODEL_ROLES, Role
+from proofloop.runs.planning.capacity import Habits, Load, RoleCalls, plan, values_snippet
+from proofloop.schema.records import MODEL_ROLES, PIPELINE_ROLES, Role
 from tests.builders import runspec
 from tests.helm.chart import CHART, SET_UPS, Object, pods, render, values_of
 
@@ -217,8 +216,8 @@ def test_the_large_models_settings_are_those_of_the_shipped_file() -> None:
 
 
 def test_what_plan_prints_is_accepted_and_gives_the_numbers_it_says() -> None:
-    served: dict[Role, Served] = {
-        role: Served(1000, 8000, 200, 2000, gpus=16 if role == "verifier" else 8)
+    served: dict[Role, RoleCalls] = {
+        role: RoleCalls(1000, 8000, 200, 2000, gpus=16 if role == "verifier" else 8)
         for role in MODEL_ROLES
     }
     concurrency: dict[Role, int] = dict(zip(PIPELINE_ROLES, (32, 48, 64, 3), strict=True))

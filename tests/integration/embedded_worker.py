@@ -17,7 +17,7 @@ from kombu.asynchronous import set_event_loop
 from kombu.message import Message
 
 from proofloop.bus import Delivery, Outcome
-from proofloop.bus.celery_bus import CeleryBus, Served, make_celery
+from proofloop.bus.celery_bus import CeleryBus, ServedQueue, make_celery
 from proofloop.bus.celery_worker import HandlerThreads, ServiceStep, Tasks
 from proofloop.bus.task_message import UNKNOWN_TASK
 from proofloop.schema.events import Event
@@ -81,7 +81,7 @@ class EmbeddedBus(CeleryBus):
         super().__init__(url, app=app, **options)
         app.bus = self
         app.steps["worker"] = {EmbeddedStep}
-        self.queues: dict[str, tuple[Served, int]] = {}
+        self.queues: dict[str, tuple[ServedQueue, int]] = {}
         self.is_ready, self._starting = threading.Event(), threading.Lock()
         self.worker: WorkController | None = None
 
@@ -95,10 +95,10 @@ class EmbeddedBus(CeleryBus):
     ) -> None:
         self._routes[queue] = tuple(topics)
         self._declare()
-        self.queues[f"{self.topology.namespace}.{queue}"] = Served(queue, process), concurrency
+        self.queues[f"{self.topology.namespace}.{queue}"] = ServedQueue(queue, process), concurrency
         self.register({*topics, UNKNOWN_TASK} - {*self.app.tasks})
 
-    def served_by(self, message: Message) -> Served:
+    def served_by(self, message: Message) -> ServedQueue:
         """By the queue that the message came from: two queues of a test may have one routing
         key.
         """

@@ -13,9 +13,9 @@ import pytest
 
 from proofloop.config.run_file import load_runspec
 from proofloop.config.settings import load_settings
-from proofloop.runs.planned import PIPELINE_ROLES, planned
+from proofloop.runs.planned import planned
 from proofloop.schema import keys
-from proofloop.schema.records import Label
+from proofloop.schema.records import PIPELINE_ROLES, Label
 from proofloop.store import get_record, open_store
 from tests.integration.installation import Installation, installed
 from tests.integration.processes import folder

@@ -18,9 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from proofloop.config.settings import load_settings
 from proofloop.method.critique_window import first_critiques
-from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.schema import keys
-from proofloop.schema.records import CritiqueRequest, Label, Proof
+from proofloop.schema.records import PIPELINE_ROLES, CritiqueRequest, Label, Proof
 from proofloop.store import Store, get_record, open_store
 from tests.integration.installation import PROOFLOOP, Installation
 from tests.integration.run_files import simulated_run

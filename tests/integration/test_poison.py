@@ -14,10 +14,10 @@ from proofloop.bus import DELIVERY_LIMIT, DeadLetter, open_bus
 from proofloop.bus.topology import Topology
 from proofloop.config.settings import load_settings
 from proofloop.runs.create import create_run
-from proofloop.runs.planned import PIPELINE_ROLES, planned
+from proofloop.runs.planned import planned
 from proofloop.schema import keys
 from proofloop.schema.events import MAX_BODY_BYTES, ProofWritten, encode
-from proofloop.schema.records import Problem
+from proofloop.schema.records import PIPELINE_ROLES, Problem
 from proofloop.store import Store, open_store, put_record
 from tests.builders import RUN, proof, runspec
 from tests.integration.installation import Installation

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from proofloop.bus import NEEDED_BY_ALL, open_bus
+from proofloop.bus import open_bus
 from proofloop.bus.task_message import event_of
 from proofloop.bus.topology import Topology
 from proofloop.config.settings import load_settings
@@ -23,6 +23,7 @@ from proofloop.runs.grading.history import grades_of
 from proofloop.runs.labels import find_label
 from proofloop.schema import keys
 from proofloop.schema.events import ProofLabeled, decode
+from proofloop.schema.records import PIPELINE_ROLES
 from proofloop.store import Store, find_record, open_store
 from tests.builders import PROOF, RUN, put_case, runspec
 from tests.integration.installation import Installation
@@ -47,7 +48,7 @@ def data(installation: Installation) -> Store:
     yet is there.
     """
     settings = load_settings()
-    bus = open_bus(settings, roles=[*NEEDED_BY_ALL, "trainer"])
+    bus = open_bus(settings, roles=[*PIPELINE_ROLES, "trainer"])
     bus.close(grace_s=5)
     store = open_store(settings)
     create_run(store, runspec(), resume=False)

@@ -17,7 +17,7 @@ import pytest
 import structlog
 from pika import BlockingConnection, URLParameters
 
-from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
+from proofloop.bus import open_bus, open_dead_letters
 from proofloop.bus.task_message import FAILURES
 from proofloop.bus.topology import Topology
 from proofloop.config.run_file import RunSpec
@@ -29,12 +29,12 @@ from proofloop.runs.budget import TimeTaken
 from proofloop.runs.costs import costs
 from proofloop.runs.create import create_run
 from proofloop.runs.model_registry import publish_folder
-from proofloop.runs.planned import PIPELINE_ROLES, planned
+from proofloop.runs.planned import planned
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProofLabeled, encode
-from proofloop.schema.records import Label
+from proofloop.schema.records import PIPELINE_ROLES, Label
 from proofloop.store import Store, get_record, open_store, put_record
 from proofloop.store.local import LocalStore
 from tests.builders import answer, evaluation, label, model_folder, runspec
@@ -360,7 +360,7 @@ def services_pipeline(
 ) -> Iterator[ServicesPipeline]:
     """What `proofloop run` does once the run is in the store."""
     settings, stopping = load_settings(), stopping or threading.Event()
-    bus = open_bus(settings, roles=[*NEEDED_BY_ALL, "trainer"])
+    bus = open_bus(settings, roles=[*PIPELINE_ROLES, "trainer"])
     try:
         letters = open_dead_letters(settings)
         with ServicesPipeline(store, bus, letters, spec, stopping=stopping) as pipeline:

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import structlog
 
-from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
+from proofloop.bus import open_bus, open_dead_letters
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
 from proofloop.engine import find_engine
@@ -19,7 +19,7 @@ from proofloop.runs.create import create_run
 from proofloop.runs.planned import planned_proofs, roles_of
 from proofloop.runs.progress import RunProgress
 from proofloop.schema.given import GivenPortion
-from proofloop.schema.records import ModelRole
+from proofloop.schema.records import PIPELINE_ROLES, ModelRole
 from proofloop.store import Store
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.roles import load_role
@@ -79,7 +79,7 @@ def drive_on_services(
     """
     settings = load_settings()
     planned_proofs(spec)  # a bad problem file must be named before any engine is asked
-    needed = {*NEEDED_BY_ALL, *roles_of(spec)}
+    needed = {*PIPELINE_ROLES, *roles_of(spec)}
     letters, bus = open_dead_letters(settings), open_bus(settings, roles=needed)
     try:
         check_from_here(Engines(store, settings.cache), spec, stopping)

@@ -14,6 +14,7 @@ from proofloop.bus.base import ACK, DELIVERY_LIMIT, Bus, BusState, DeadLetter, D
 from proofloop.bus.local import LocalBus
 from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError, install_hint
+from proofloop.schema.records import PIPELINE_ROLES
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -39,17 +40,15 @@ __all__ = [
     "open_worker_bus",
 ]
 
-NEEDED_BY_ALL = ("generator", "verifier", "meta_verifier", "labeler")
-"""The roles that every run needs: each process declares their queues."""
-
 START_S = 120.0
 """How long a starting service waits for its broker, which often starts at the same time."""
 
 
 def open_bus(
-    settings: Settings, *, roles: Iterable[str] = NEEDED_BY_ALL, connect_s: float = 15.0
+    settings: Settings, *, roles: Iterable[str] = PIPELINE_ROLES, connect_s: float = 15.0
 ) -> Bus:
-    """A bus that publishes on the broker, after declaring the queues of these roles.
+    """A bus that publishes on the broker, after declaring the queues of these roles. Each process
+    declares at least those of PIPELINE_ROLES.
 
     Raises ConfigError, or BusError if the broker does not answer within `connect_s`.
     """

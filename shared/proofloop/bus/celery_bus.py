@@ -196,7 +196,7 @@ class EventTask(Task):  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedQueue:
     """A queue that this process serves: its role and its handler."""
 
     role: str
@@ -218,7 +218,7 @@ class CeleryBus(RabbitBus):
         )
         self.lost_connections = 0
         self._next_warning_s = 0.0
-        self._served: Served | None = None
+        self._served: ServedQueue | None = None
 
     def serve(
         self,
@@ -233,7 +233,7 @@ class CeleryBus(RabbitBus):
             raise ConfigError(
                 f"this process already serves {self._served.role}", "start a process for each role"
             )
-        self._served = Served(queue, process)
+        self._served = ServedQueue(queue, process)
         self.register((*topics, UNKNOWN_TASK))
 
     @property
@@ -272,12 +272,12 @@ class CeleryBus(RabbitBus):
         served, delivery = self.served_by(message), _delivery(message)
         return served.role, delivery.attempt, self._outcome(served, delivery)
 
-    def served_by(self, message: TakenMessage) -> Served:
+    def served_by(self, message: TakenMessage) -> ServedQueue:
         """The served queue of the message. A process serves one queue."""
         assert self._served is not None
         return self._served
 
-    def _outcome(self, served: Served, delivery: Delivery) -> Outcome:
+    def _outcome(self, served: ServedQueue, delivery: Delivery) -> Outcome:
         if self.stopping.is_set():
             return Outcome("requeue", "the process is stopping")
         try:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from proofloop.errors import ConfigError
-from proofloop.schema.validation import Problem, first_problem
+from proofloop.schema.validation import InvalidValue, first_problem
 
 BACKSLASHES = (
     "write a path with / or in single quotes: in TOML's double quotes, \\ begins an escape"
@@ -74,13 +74,13 @@ def _is_section(path: tuple[str, ...], root: type[BaseModel]) -> bool:
     return _section(path, root) is not _section(path[:-1], root)
 
 
-def _text(problem: Problem) -> str:
+def _text(problem: InvalidValue) -> str:
     if problem.kind in ("model_type", "dict_type"):
         return f"should be a table: write its keys under [{'.'.join(problem.path)}]"
     return problem.text
 
 
-def _quotes_hint(problem: Problem) -> str:
+def _quotes_hint(problem: InvalidValue) -> str:
     """The hint for surplus or missing quotes; empty if the error already names the limit."""
     if isinstance(problem.value, str) and problem.kind in ("int_type", "float_type", "bool_type"):
         return "write numbers, true and false without quotes"

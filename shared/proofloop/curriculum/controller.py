@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from proofloop.bus import NEEDED_BY_ALL, open_bus, open_dead_letters
+from proofloop.bus import open_bus, open_dead_letters
 from proofloop.config.curriculum_file import SAMPLED, CurriculumSpec, Stage, StageKind
 from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
@@ -45,7 +45,7 @@ from proofloop.runs.model_registry import (
 )
 from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
-from proofloop.schema.records import ModelRole
+from proofloop.schema.records import PIPELINE_ROLES, ModelRole
 from proofloop.store import Store, lease
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.roles import load_role
@@ -115,7 +115,7 @@ def _services(store: Store, stopping: threading.Event) -> Iterator[Drive]:
     """Drives runs on the services of the broker."""
     settings = load_settings()
     letters = open_dead_letters(settings)
-    bus = open_bus(settings, roles=[*NEEDED_BY_ALL, "trainer"])
+    bus = open_bus(settings, roles=[*PIPELINE_ROLES, "trainer"])
 
     def drive(spec: RunSpec, report: Report) -> RunProgress:
         with ServicesPipeline(store, bus, letters, spec, stopping=stopping) as pipeline:

@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 
 from proofloop.errors import ConfigError
-from proofloop.schema.validation import Problem, problem_of
+from proofloop.schema.validation import InvalidValue, problem_of
 
 
 class EngineSettings(BaseModel):
@@ -88,7 +88,7 @@ def _manual(settings_type: type[BaseModel]) -> str:
 
 
 def _described(
-    settings_type: type[BaseModel], values: Mapping[str, object], problem: Problem
+    settings_type: type[BaseModel], values: Mapping[str, object], problem: InvalidValue
 ) -> str:
     key = problem.path[0].partition("[")[0]
     path = ".".join(problem.path)

@@ -24,7 +24,7 @@ ROUND = re.compile(r"(.+)_round_(\d+)")
 
 
 @dataclass(frozen=True)
-class Mark:
+class ValueMark:
     """A value with its interval in a dot plot; `kind`: "ordinary" or "hard" problems."""
 
     kind: str
@@ -43,7 +43,7 @@ class Row:
     version: str
     is_ablation: bool
     at: float
-    marks: tuple[Mark, ...]
+    marks: tuple[ValueMark, ...]
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _by_version(data: CurriculumData, what: str, name: str) -> dict[str, dict[st
 
 def _marks(
     measured: Mapping[str, Figure], at: float, across: Callable[[float], float]
-) -> tuple[Mark, ...]:
+) -> tuple[ValueMark, ...]:
     """The marks of a row: ordinary problems above hard ones. A single mark is on the line of the
     version's name.
     """
@@ -126,9 +126,9 @@ def _marks(
 
 def _mark(
     kind: str, one: Figure, at: float, apart: float, across: Callable[[float], float]
-) -> Mark:
+) -> ValueMark:
     is_hard = kind == "hard"
-    return Mark(
+    return ValueMark(
         kind=kind,
         at=round(across(one.value or 0.0), 1),
         low=round(across(one.low or 0.0), 1),

@@ -34,7 +34,7 @@ PART_STYLES = 7
 
 
 @dataclass(frozen=True)
-class Block:
+class BarBlock:
     """One part of a stacked bar."""
 
     kind: str
@@ -52,7 +52,7 @@ class StackedBars:
     """
 
     description: str
-    blocks: tuple[Block, ...]
+    blocks: tuple[BarBlock, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
 
@@ -161,7 +161,7 @@ def _up(value: float) -> float:
     return scale(0, 1, WIDE_HEIGHT - BOTTOM, TOP)(value)
 
 
-def _stack(window: Window, across: Callable[[float], float]) -> list[Block]:
+def _stack(window: Window, across: Callable[[float], float]) -> list[BarBlock]:
     total = sum(window.counts.values())
     x = across(window.first - 1)
     width = across(window.last) - x
@@ -177,7 +177,7 @@ def _stack(window: Window, across: Callable[[float], float]) -> list[Block]:
             top = round(_up(below + part), 1)
             height = round(_up(below) - _up(below + part), 1)
             blocks.append(
-                Block(kind, round(x, 1), top, round(max(width - 1.5, 1), 1), height, tooltip)
+                BarBlock(kind, round(x, 1), top, round(max(width - 1.5, 1), 1), height, tooltip)
             )
             below += part
     return blocks

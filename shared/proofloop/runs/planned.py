@@ -18,11 +18,15 @@ from proofloop.runs.search.records import refinements_posed, searches_of
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed
 from proofloop.schema.ids import proof_id
-from proofloop.schema.records import ALL_ROLES, ModelRole, Problem, Role, TrainingStep
+from proofloop.schema.records import (
+    ALL_ROLES,
+    PIPELINE_ROLES,
+    ModelRole,
+    Problem,
+    Role,
+    TrainingStep,
+)
 from proofloop.store import Store, records_below
-
-PIPELINE_ROLES: tuple[Role, ...] = ("generator", "verifier", "meta_verifier", "labeler")
-"""The roles of a run that proves problems."""
 
 
 def roles_of(spec: RunSpec) -> tuple[Role, ...]:

@@ -18,6 +18,8 @@ else:
 Role = Literal["generator", "verifier", "meta_verifier", "labeler", "trainer"]
 ModelRole = Literal["generator", "verifier", "meta_verifier"]
 MODEL_ROLES: tuple[ModelRole, ...] = ("generator", "verifier", "meta_verifier")
+PIPELINE_ROLES: tuple[Role, ...] = (*MODEL_ROLES, "labeler")
+"""The roles of a run that proves problems."""
 ALL_ROLES: Literal["all"] = "all"
 """The name of a model that supervised training makes for all roles."""
 

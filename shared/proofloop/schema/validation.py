@@ -17,7 +17,7 @@ SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True)
-class Problem:
+class InvalidValue:
     """One invalid value.
 
     `kind`: pydantic's type of the error. `path`: the way to the value, a list item as
@@ -41,15 +41,15 @@ class Problem:
         return f"{'.'.join(self.path) or 'value'}{self.shown}: {self.text}"
 
 
-def first_problem(error: ValidationError) -> Problem:
+def first_problem(error: ValidationError) -> InvalidValue:
     """The first problem. Unknown keys come first: one is often a misspelt key that is missing."""
     return problem_of(min(error.errors(), key=lambda each: each["type"] != "extra_forbidden"))
 
 
-def problem_of(details: ErrorDetails) -> Problem:
-    """One of pydantic's errors as a Problem."""
+def problem_of(details: ErrorDetails) -> InvalidValue:
+    """One of pydantic's errors as a InvalidValue."""
     text, _, hint = details["msg"].removeprefix("Value error, ").partition(HINT)
-    return Problem(details["type"], _path(details["loc"]), details["input"], text, hint)
+    return InvalidValue(details["type"], _path(details["loc"]), details["input"], text, hint)
 
 
 def _path(parts: tuple[int | str, ...]) -> tuple[str, ...]:

@@ -17,12 +17,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proofloop.bus import NEEDED_BY_ALL, START_S, check_broker, make_app, open_worker_bus
+from proofloop.bus import START_S, check_broker, make_app, open_worker_bus
 from proofloop.bus.tracing import tracing
 from proofloop.config.settings import Settings, load_settings
 from proofloop.errors import ConfigError
 from proofloop.runs.budget import MarkGate
 from proofloop.runs.flow import DEFAULT
+from proofloop.schema.records import PIPELINE_ROLES
 from proofloop.store import open_store
 from proofloop.worker.calls.running_calls import leased_calls
 from proofloop.worker.calls.usage import written_usage
@@ -61,7 +62,7 @@ class RoleService:
         if metrics_port:
             MonitoringServer(settings.metrics_host, metrics_port, metrics.registry, health)
         self.bus = open_worker_bus(
-            settings, app, roles=[*NEEDED_BY_ALL, role.name], connect_s=START_S
+            settings, app, roles=[*PIPELINE_ROLES, role.name], connect_s=START_S
         )
         self._closing.callback(self.bus.close)
         check_broker(settings, role.name)

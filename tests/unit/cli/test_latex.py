@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from proofloop.cli.runs.exported import ProofRow
+from proofloop.cli.runs.exported import ExportedProof
 from proofloop.cli.runs.latex import as_latex, inert, is_mathematical
 from tests.builders import RUN
 
 
-def row(solution: str) -> ProofRow:
-    return ProofRow(
+def row(solution: str) -> ExportedProof:
+    return ExportedProof(
         run=RUN,
         problem="p1",
         proof="p1-000",

@@ -11,12 +11,11 @@ import pytest
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.runs.create import create_run
-from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.runs.planning.capacity import (
     LABELER_S,
     Habits,
     Load,
-    Served,
+    RoleCalls,
     observed,
     plan,
     proofs_per_problem,
@@ -25,7 +24,7 @@ from proofloop.runs.planning.capacity import (
 )
 from proofloop.runs.search.records import SearchResult
 from proofloop.schema import keys
-from proofloop.schema.records import MetaCritique
+from proofloop.schema.records import PIPELINE_ROLES, MetaCritique
 from proofloop.store import LocalStore, put_record
 from tests.builders import MALFORMED, PROOF, PROVENANCE, RUN, critique, label, proof, runspec, valid
 
@@ -36,7 +35,7 @@ SPEC = runspec(
     problems={"domain": "nano", "count": 2, "proofs_per_problem": 8},
     labeling={"n": 16, "m": 5, "k": 3},
 )
-OURS = Served(
+OURS = RoleCalls(
     prompt_tokens=1000, answer_tokens=6000, call_seconds=120, tokens_per_second=3200, gpus=8
 )
 SERVED = dict.fromkeys(("generator", "verifier", "meta_verifier"), OURS)

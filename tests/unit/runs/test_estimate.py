@@ -11,8 +11,14 @@ import pytest
 
 from proofloop.config.run_file import RunSpec
 from proofloop.runs.costs import Spent
-from proofloop.runs.planning.capacity import Habits, Observed, Served
-from proofloop.runs.planning.estimate import NOTHING_GIVEN, Given, Range, RunEstimate, estimate
+from proofloop.runs.planning.capacity import Habits, Observed, RoleCalls
+from proofloop.runs.planning.estimate import (
+    NOTHING_GIVEN,
+    GivenNumbers,
+    Range,
+    RunEstimate,
+    estimate,
+)
 from proofloop.schema.records import MODEL_ROLES
 from tests.builders import runspec
 
@@ -20,7 +26,7 @@ SAMPLING = {role: {"max_tokens": 1000} for role in MODEL_ROLES}
 ALL_USED = Habits(attempts=1.0)
 
 
-def guessed(spec: RunSpec, given: Given = NOTHING_GIVEN) -> RunEstimate:
+def guessed(spec: RunSpec, given: GivenNumbers = NOTHING_GIVEN) -> RunEstimate:
     return estimate(spec, None, ALL_USED, {}, given)
 
 
@@ -56,7 +62,7 @@ def test_a_run_without_meta_critiques_has_an_estimate() -> None:
 
 def test_options_take_the_place_of_guesses() -> None:
     same = dict.fromkeys(MODEL_ROLES, 500.0)
-    given = Given(answer_tokens=same, prompt_tokens=same, issue_share=0.5)
+    given = GivenNumbers(answer_tokens=same, prompt_tokens=same, issue_share=0.5)
     found = guessed(small(), given)
     for role in found.roles:
         assert role.answer_tokens == role.prompt_tokens
@@ -92,7 +98,9 @@ def test_money_is_that_of_each_role() -> None:
 
 
 def test_a_measured_run_gives_means_and_how_far_its_problems_differ() -> None:
-    served = dict.fromkeys(MODEL_ROLES, Served(prompt_tokens=100, answer_tokens=50, call_seconds=2))
+    served = dict.fromkeys(
+        MODEL_ROLES, RoleCalls(prompt_tokens=100, answer_tokens=50, call_seconds=2)
+    )
     habits = Habits(attempts=1.0, critiqued=0.75, judged=0.0)
     calls = dict.fromkeys(MODEL_ROLES, Spent(1, 100, 50, 2))
     alike = Observed(habits, calls, has_searched=False, tokens_by_problem=(600.0, 600.0, 600.0))
@@ -115,7 +123,9 @@ def test_a_measured_run_gives_means_and_how_far_its_problems_differ() -> None:
 
 
 def test_few_measured_problems_say_less_than_many_of_the_same_spread() -> None:
-    served = dict.fromkeys(MODEL_ROLES, Served(prompt_tokens=100, answer_tokens=50, call_seconds=2))
+    served = dict.fromkeys(
+        MODEL_ROLES, RoleCalls(prompt_tokens=100, answer_tokens=50, call_seconds=2)
+    )
 
     def most(tokens: tuple[float, ...]) -> float:
         seen = Observed(
@@ -141,7 +151,7 @@ OPENAI = {"kind": "openai", "settings": {"base_url": "http://one/v1", "max_concu
 
 def hours(spec: RunSpec) -> Range:
     same = dict.fromkeys(MODEL_ROLES, 100.0)
-    given = Given(call_seconds=same, answer_tokens=same, prompt_tokens=same, issue_share=0.5)
+    given = GivenNumbers(call_seconds=same, answer_tokens=same, prompt_tokens=same, issue_share=0.5)
     return guessed(spec, given).hours
 
 

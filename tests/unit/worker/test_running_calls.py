@@ -26,9 +26,10 @@ from proofloop.schema.events import Event, ProblemPosed, ProofReviewed, ProofWri
 from proofloop.schema.ids import critique_name
 from proofloop.schema.records import Critique
 from proofloop.store import LocalStore, find_record, get_record, put_record
+from proofloop.worker.calls.call_leases import CallLease, CallLeaseTimes
 from proofloop.worker.calls.model_call import ModelCall
 from proofloop.worker.calls.model_request import ModelReply, ModelRequest
-from proofloop.worker.calls.running_calls import Lease, LeaseTimes, RunningCalls, leased_calls
+from proofloop.worker.calls.running_calls import RunningCalls, leased_calls
 from proofloop.worker.calls.waiting import Cancelled
 from proofloop.worker.roles import Role
 from proofloop.worker.runtime import Worker
@@ -62,7 +63,7 @@ ROLES = {
     "verifier": Role("verifier", {"ProofWritten": review}),
     "meta_verifier": Role("meta_verifier", {"ProofReviewed": judge}),
 }
-QUICK = LeaseTimes(
+QUICK = CallLeaseTimes(
     begin_s=0.2,
     last_s=1.0,
     renew_s=0.1,
@@ -164,9 +165,11 @@ class Process:
         worker = Worker(ROLES[role], LocalBus(on_publish=self.published.append), self.tools)
         return self.pool.submit(worker.process, Delivery(encode(event), attempt, None, redelivered))
 
-    def leases(self) -> list[Lease]:
+    def leases(self) -> list[CallLease]:
         """Without those that their writer deleted since they were listed."""
-        found = [find_record(self.store, key, Lease) for key in list(self.store.list(keys.LEASES))]
+        found = [
+            find_record(self.store, key, CallLease) for key in list(self.store.list(keys.LEASES))
+        ]
         return [lease for lease in found if lease]
 
     def has_lease(self) -> bool:
@@ -174,7 +177,7 @@ class Process:
 
 
 @contextmanager
-def process(root: Path, engine: Engine, times: LeaseTimes | None = QUICK) -> Iterator[Process]:
+def process(root: Path, engine: Engine, times: CallLeaseTimes | None = QUICK) -> Iterator[Process]:
     """A process on the store in that folder, which holds the proof; without `times` it is the only
     one.
     """
@@ -191,7 +194,9 @@ def process(root: Path, engine: Engine, times: LeaseTimes | None = QUICK) -> Ite
 
 
 @contextmanager
-def calls_of(store: LocalStore, losses: Losses, times: LeaseTimes | None) -> Iterator[RunningCalls]:
+def calls_of(
+    store: LocalStore, losses: Losses, times: CallLeaseTimes | None
+) -> Iterator[RunningCalls]:
     if times is None:
         yield RunningCalls()
     else:
@@ -362,7 +367,7 @@ def test_each_question_is_asked_once_however_often_and_whenever_its_message_come
 
 
 def test_a_short_call_costs_no_store_request_more(tmp_path: Path) -> None:
-    def requests(folder: Path, times: LeaseTimes | None) -> list[str]:
+    def requests(folder: Path, times: CallLeaseTimes | None) -> list[str]:
         with process(folder, CountingEngine(), times) as one:
             assert one.deliver(WRITTEN).result(60) == ACK
             time.sleep(0.2)  # several times `watch_s`
@@ -494,7 +499,7 @@ def test_the_lease_of_a_process_that_ended_is_gone(tmp_path: Path) -> None:
 def test_what_killed_processes_left_is_deleted_some_time_after(tmp_path: Path) -> None:
     with process(tmp_path, CountingEngine()) as one:
         for holder, ended_s in (("long-ago", 60.0), ("just-now", 0.0)):
-            lease = Lease(holder=holder, until_s=time.time() - ended_s, calls=(CALL,))
+            lease = CallLease(holder=holder, until_s=time.time() - ended_s, calls=(CALL,))
             put_record(one.store, keys.renewed(keys.LEASES, holder, 7, "lease"), lease)
         assert one.deliver(WRITTEN, redelivered=True, attempt=2).result(60) == ACK
         assert [lease.holder for lease in one.leases()] == ["just-now"]

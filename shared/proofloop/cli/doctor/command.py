@@ -35,7 +35,8 @@ from proofloop.method.domains import domain_names, load_domain
 from proofloop.method.prompts import load_pack, pack_names
 from proofloop.plugins import plugin_error
 from proofloop.runs.flow import UNFILLED_HINT, unfilled
-from proofloop.runs.planned import PIPELINE_ROLES, planned_proofs, roles_of
+from proofloop.runs.planned import planned_proofs, roles_of
+from proofloop.schema.records import PIPELINE_ROLES
 from proofloop.store import LocalStore, is_folder
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.roles import load_role

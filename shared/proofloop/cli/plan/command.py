@@ -37,22 +37,21 @@ from proofloop.cli.plan.output import load_fields, print_json, print_load, print
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.runs.flow import in_work
-from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.runs.planning.capacity import (
     LABELER_S,
     Habits,
     Load,
     Observed,
+    RoleCalls,
     RolePlan,
-    Served,
     observed,
     plan,
     proofs_per_problem,
     values_snippet,
     work_of_a_proof,
 )
-from proofloop.runs.planning.estimate import Given, RunEstimate, estimate
-from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
+from proofloop.runs.planning.estimate import GivenNumbers, RunEstimate, estimate
+from proofloop.schema.records import MODEL_ROLES, PIPELINE_ROLES, ModelRole, Role
 
 
 def plan_command(
@@ -91,7 +90,7 @@ def plan_command(
     and shares of issues can be larger. For better numbers, make a small run with your models and
     name it by --from. The page docs/how-to/costs.md explains each number.
     """
-    given = Given(
+    given = GivenNumbers(
         tokens_per_second=by_role("--tokens-per-second", tokens_per_second),
         streams=by_role("--streams", streams),
         gpus=by_role("--gpus", gpus),
@@ -128,7 +127,7 @@ class Basis:
     inputs: Inputs
     habits: Habits
     called: tuple[ModelRole, ...]
-    served: dict[ModelRole, Served]
+    served: dict[ModelRole, RoleCalls]
 
     def check_times(self) -> None:
         """Raises MissingTime."""
@@ -141,7 +140,7 @@ def _basis(options: Options) -> Basis:
     habits = inputs.habits(spec, options.given.issue_share)
     work = work_of_a_proof(habits, spec)
     called = tuple(role for role in MODEL_ROLES if work[role].calls)
-    served: dict[ModelRole, Served] = dict.fromkeys(MODEL_ROLES, NEVER_CALLED)
+    served: dict[ModelRole, RoleCalls] = dict.fromkeys(MODEL_ROLES, NEVER_CALLED)
     for role in called:
         served[role] = inputs.served(role, spec, options.given)
     return Basis(options, spec, seen, inputs, habits, called, served)
@@ -214,7 +213,7 @@ def _plan(basis: Basis) -> tuple[list[RolePlan], Load]:
     load = Load(
         options.problems_per_hour, options.busy, options.backlog_rounds, options.gpu_hour, slots
     )
-    served: dict[Role, Served] = {role: basis.served[role] for role in MODEL_ROLES}
+    served: dict[Role, RoleCalls] = {role: basis.served[role] for role in MODEL_ROLES}
     return plan(basis.spec, basis.habits, served, load), load
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
-from proofloop.runs.planning.capacity import Habits, Observed, Served
-from proofloop.runs.planning.estimate import Given
+from proofloop.runs.planning.capacity import Habits, Observed, RoleCalls
+from proofloop.runs.planning.estimate import GivenNumbers
 from proofloop.schema.records import ModelRole
 
 PROMPT_TOKENS = 2000.0
@@ -27,7 +27,7 @@ ANSWER = "tokens of an answer"
 PROMPT = "tokens of a prompt"
 SECONDS = "seconds of a call"
 
-NEVER_CALLED = Served(prompt_tokens=0, answer_tokens=0, call_seconds=0)
+NEVER_CALLED = RoleCalls(prompt_tokens=0, answer_tokens=0, call_seconds=0)
 
 
 class MissingTime(ConfigError):
@@ -76,7 +76,7 @@ class Inputs:
             searched=searched,
         )
 
-    def served(self, role: ModelRole, spec: RunSpec, given: Given) -> Served:
+    def served(self, role: ModelRole, spec: RunSpec, given: GivenNumbers) -> RoleCalls:
         """The calls of a role and its replicas. A call takes 0 s if no source gives its time."""
         most = float(spec.sampling_of(role).max_tokens)
         tokens = given.answer_tokens.get(role)
@@ -91,10 +91,12 @@ class Inputs:
             seconds = answer * streams / rate
             option = f"{streams:g} streams at {rate:g} tokens/s"
         seconds = self.pick(f"{role}: {SECONDS}", seconds, option, 0.0, "unknown")
-        return Served(prompt, answer, seconds, rate, int(given.gpus.get(role, 1)))
+        return RoleCalls(prompt, answer, seconds, rate, int(given.gpus.get(role, 1)))
 
 
-def check_times(roles: Iterable[ModelRole], served: Mapping[ModelRole, Served], run: str) -> None:
+def check_times(
+    roles: Iterable[ModelRole], served: Mapping[ModelRole, RoleCalls], run: str
+) -> None:
     """Raises MissingTime for the first role whose calls have no time."""
     for role in roles:
         if served[role].call_seconds:

@@ -10,10 +10,9 @@ from typing import Annotated
 import typer
 
 from proofloop.errors import ConfigError
-from proofloop.runs.planned import PIPELINE_ROLES
 from proofloop.runs.planning.capacity import GPUS_A_NODE
-from proofloop.runs.planning.estimate import Given, NumberByRole
-from proofloop.schema.records import MODEL_ROLES
+from proofloop.runs.planning.estimate import GivenNumbers, NumberByRole
+from proofloop.schema.records import MODEL_ROLES, PIPELINE_ROLES
 
 MOST = 1e9
 """The limit of every number: far above any real load, so that no result overflows."""
@@ -112,7 +111,7 @@ class Options:
     gpu_hour: float
     busy: float
     backlog_rounds: float
-    given: Given
+    given: GivenNumbers
     concurrency: NumberByRole
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from proofloop.cli.runs.exported import CritiqueRow, ProofRow
+from proofloop.cli.runs.exported import ExportedCritique, ExportedProof
 
 
 def as_markdown(
-    run: str, rows: Iterable[ProofRow], text: Callable[[str], str] = str
+    run: str, rows: Iterable[ExportedProof], text: Callable[[str], str] = str
 ) -> Iterator[str]:
     """The parts of a Markdown document. `text` changes the models' texts; by default they stand as
     written.
@@ -21,7 +21,7 @@ def as_markdown(
             yield f"\n### {heading_of(critique)}\n\n{text(critique.analysis)}\n"
 
 
-def result_of(row: ProofRow) -> str:
+def result_of(row: ExportedProof) -> str:
     """The label, critiques and origin of a proof in one line."""
     score = "" if row.score is None else f", score {row.score:g} by {row.by}"
     self_score = "none" if row.self_score is None else f"{row.self_score:g}"
@@ -35,7 +35,7 @@ def result_of(row: ProofRow) -> str:
     return "; ".join(facts)
 
 
-def heading_of(critique: CritiqueRow) -> str:
+def heading_of(critique: ExportedCritique) -> str:
     """The number, score and judgement of a critique."""
     if critique.score is None:
         return f"Critique {critique.critique}: unreadable"

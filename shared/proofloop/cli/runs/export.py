@@ -20,7 +20,13 @@ import typer
 
 from proofloop.cli.common import RunArgument, StoreOption, need_run, open_store
 from proofloop.cli.runs.document import as_markdown
-from proofloop.cli.runs.exported import CritiqueRow, Filter, ProofRow, best_rows, proof_rows
+from proofloop.cli.runs.exported import (
+    ExportedCritique,
+    ExportedProof,
+    Filter,
+    best_rows,
+    proof_rows,
+)
 from proofloop.cli.runs.latex import as_latex
 from proofloop.errors import ConfigError, library
 from proofloop.runs.labels import analysis_rows
@@ -151,7 +157,7 @@ def _check(form: Format, out: Path | None, *, best: bool, analyses: bool, critiq
         raise ConfigError("Parquet is not for a terminal", "name a file by --out")
 
 
-def _columns(row: ProofRow) -> dict[str, Any]:
+def _columns(row: ExportedProof) -> dict[str, Any]:
     """The row as columns; without critiques unless they are requested."""
     columns = asdict(row)
     return {name: each for name, each in columns.items() if name != "critiques" or each is not None}
@@ -210,7 +216,7 @@ def _replacing(out: Path) -> Iterator[Path]:
     print(out)
 
 
-def _write_parquet(rows: Iterator[ProofRow], out: Path, *, with_critiques: bool) -> None:
+def _write_parquet(rows: Iterator[ExportedProof], out: Path, *, with_critiques: bool) -> None:
     """Writes ROWS_AT_ONCE rows at a time. Raises ConfigError."""
     with library("the package pyarrow, which writes Parquet, is not installed", "[parquet]"):
         import pyarrow as pa  # type: ignore[import-untyped]
@@ -222,8 +228,8 @@ def _write_parquet(rows: Iterator[ProofRow], out: Path, *, with_critiques: bool)
         str: pa.string(),
     }
     types[tuple[str, ...]] = pa.list_(pa.string())
-    types[tuple[CritiqueRow, ...]] = pa.list_(pa.struct(_fields(CritiqueRow, types)))
-    fields = _fields(ProofRow, types)
+    types[tuple[ExportedCritique, ...]] = pa.list_(pa.struct(_fields(ExportedCritique, types)))
+    fields = _fields(ExportedProof, types)
     schema = pa.schema(fields if with_critiques else fields[:-1])
     with _replacing(out) as part, parquet.ParquetWriter(part, schema) as writer:
         while group := list(islice(rows, ROWS_AT_ONCE)):

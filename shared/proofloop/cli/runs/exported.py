@@ -18,7 +18,7 @@ from proofloop.store import Store, find_record
 
 
 @dataclass(frozen=True)
-class CritiqueRow:
+class ExportedCritique:
     """A critique. `confirmed`: whether the meta-verifiers confirm its issues; None if it has none,
     was not judged, or too few judgements were readable.
     """
@@ -33,7 +33,7 @@ class CritiqueRow:
 
 
 @dataclass(frozen=True)
-class ProofRow:
+class ExportedProof:
     """A proof. `score`, `by` and `comment` are a person's if one graded it, else the label's.
 
     `critiques_passed` of `critiques_read` readable critiques give it score 1. `refines`: the ids of
@@ -60,7 +60,7 @@ class ProofRow:
     served_by: str
     seed: int
     tokens: int
-    critiques: tuple[CritiqueRow, ...] | None
+    critiques: tuple[ExportedCritique, ...] | None
 
 
 class Filter(NamedTuple):
@@ -71,7 +71,7 @@ class Filter(NamedTuple):
     critiques: bool = False
 
 
-def proof_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
+def proof_rows(store: Store, run: str, wanted: Filter) -> Iterator[ExportedProof]:
     """A row for each proof of the run, in the order of their ids. Reads one proof at a time."""
     grades = grades_that_count(store, run)
     for proof in proofs_of(store, run):
@@ -83,7 +83,7 @@ def proof_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
             yield row
 
 
-def best_rows(store: Store, run: str, wanted: Filter) -> Iterator[ProofRow]:
+def best_rows(store: Store, run: str, wanted: Filter) -> Iterator[ExportedProof]:
     """A row for the best labeled proof of each problem, if it is readable: see `runs problems`."""
     problems, _ = problem_rows(filled_index(store, run), run, Choice(), Prices())
     for problem in problems:
@@ -99,11 +99,11 @@ def _critiques(store: Store, proof: Proof) -> list[Critique]:
     return [critique for critique in found if critique.index >= 0]
 
 
-def _row(store: Store, proof: Proof, grade: Grade | None, *, with_critiques: bool) -> ProofRow:
+def _row(store: Store, proof: Proof, grade: Grade | None, *, with_critiques: bool) -> ExportedProof:
     label = find_label(store, proof.run_id, proof.id)
     critiques = _critiques(store, proof)
     scored = grade or label
-    return ProofRow(
+    return ExportedProof(
         run=proof.run_id,
         problem=proof.problem_id,
         proof=proof.id,
@@ -130,9 +130,9 @@ def _row(store: Store, proof: Proof, grade: Grade | None, *, with_critiques: boo
     )
 
 
-def _critique_row(store: Store, proof: Proof, critique: Critique) -> CritiqueRow:
+def _critique_row(store: Store, proof: Proof, critique: Critique) -> ExportedCritique:
     judgement = find_judgement(store, proof.run_id, proof.id, critique.index)
-    return CritiqueRow(
+    return ExportedCritique(
         critique=critique.index,
         score=critique.verdict.score,
         confirmed=judgement.confirmed if judgement else None,

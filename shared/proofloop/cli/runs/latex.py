@@ -13,7 +13,7 @@ from functools import lru_cache
 from importlib.resources import files
 
 from proofloop.cli.runs.document import as_markdown
-from proofloop.cli.runs.exported import ProofRow
+from proofloop.cli.runs.exported import ExportedProof
 from proofloop.errors import library
 from proofloop.typeset.formulas import find_formulas
 
@@ -42,7 +42,7 @@ _ENVIRONMENTS = re.compile(
 )
 
 
-def as_latex(run: str, rows: Iterable[ProofRow]) -> Iterator[str]:
+def as_latex(run: str, rows: Iterable[ExportedProof]) -> Iterator[str]:
     """The document, for xelatex or lualatex. Raises ConfigError if pandoc is not installed."""
     with library("pandoc, which writes LaTeX, is not installed", "[documents]"):
         import pypandoc  # type: ignore[import-untyped]

@@ -50,7 +50,7 @@ class Habits:
 
 
 @dataclass(frozen=True)
-class Served:
+class RoleCalls:
     """The calls and the server of one role's model. `call_seconds`: the time of one call, beside
     the others of its replica. `tokens_per_second`: the rate of a whole replica, prompts included;
     None for a hosted model.
@@ -78,7 +78,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Work:
+class RoleWork:
     """The work of a role for one proof: messages, calls, and waits, which are calls one after
     another in one slot.
     """
@@ -87,8 +87,8 @@ class Work:
     waits: float
     calls: float
 
-    def __add__(self, other: Work) -> Work:
-        return Work(
+    def __add__(self, other: RoleWork) -> RoleWork:
+        return RoleWork(
             self.messages + other.messages, self.waits + other.waits, self.calls + other.calls
         )
 
@@ -121,15 +121,15 @@ class RolePlan:
     priced_by: PricedBy | None
 
 
-def work_of_a_proof(proofs: Habits, spec: RunSpec) -> dict[Role, Work]:
+def work_of_a_proof(proofs: Habits, spec: RunSpec) -> dict[Role, RoleWork]:
     """The messages and calls that follow from the budgets, as the roles' handlers spend them."""
-    rule, none = spec.labeling, Work(0.0, 0.0, 0.0)
+    rule, none = spec.labeling, RoleWork(0.0, 0.0, 0.0)
     if spec.problems.given_analyses:
-        judged = Work(1.0, 1.0, float(rule.metas_of_given))
-        return _works(none, none, judged, Work(1.0, 1.0, 0.0))
-    written = Work(proofs.attempts, proofs.attempts, proofs.attempts)
+        judged = RoleWork(1.0, 1.0, float(rule.metas_of_given))
+        return _works(none, none, judged, RoleWork(1.0, 1.0, 0.0))
+    written = RoleWork(proofs.attempts, proofs.attempts, proofs.attempts)
     if rule.by == "checker" and not spec.problems.is_given:
-        return _works(written, none, none, Work(1.0, 1.0, 0.0))
+        return _works(written, none, none, RoleWork(1.0, 1.0, 0.0))
     judges_own = not (spec.problems.given_proofs or spec.searches_by_need)
     own = proofs.readable if judges_own else 0.0
     asked = rule.n * (1.0 if spec.problems.given_proofs else proofs.readable)
@@ -139,13 +139,15 @@ def work_of_a_proof(proofs: Habits, spec: RunSpec) -> dict[Role, Work]:
     )
     return _works(
         none if spec.problems.given_proofs else written,
-        Work(asked, critiques, critiques),
+        RoleWork(asked, critiques, critiques),
         judged,
-        Work(critiques + 1, critiques + 1, 0.0),
+        RoleWork(critiques + 1, critiques + 1, 0.0),
     )
 
 
-def _works(generator: Work, verifier: Work, meta_verifier: Work, labeler: Work) -> dict[Role, Work]:
+def _works(
+    generator: RoleWork, verifier: RoleWork, meta_verifier: RoleWork, labeler: RoleWork
+) -> dict[Role, RoleWork]:
     return {
         "generator": generator,
         "verifier": verifier,
@@ -154,15 +156,15 @@ def _works(generator: Work, verifier: Work, meta_verifier: Work, labeler: Work) 
     }
 
 
-def _judged(analyses: float, m: int, proofs: Habits, rule: Labeling) -> Work:
+def _judged(analyses: float, m: int, proofs: Habits, rule: Labeling) -> RoleWork:
     """The work of the meta-verifier for so many analyses; those that report an issue get up to
     m.
     """
     if not m:
-        return Work(analyses, 0.0, 0.0)
+        return RoleWork(analyses, 0.0, 0.0)
     judged, assessments = analyses * proofs.judged, proofs.assessed * m
     waits = judged * _rounds(assessments, m, stop_early=rule.stop_early)
-    return Work(analyses, waits, judged * max(1.0, assessments))
+    return RoleWork(analyses, waits, judged * max(1.0, assessments))
 
 
 def _rounds(assessments: float, m: int, *, stop_early: bool) -> float:
@@ -174,11 +176,11 @@ def _rounds(assessments: float, m: int, *, stop_early: bool) -> float:
 
 
 def plan(
-    spec: RunSpec, proofs: Habits, served: Mapping[Role, Served], load: Load
+    spec: RunSpec, proofs: Habits, served: Mapping[Role, RoleCalls], load: Load
 ) -> list[RolePlan]:
     """One row for each role of a run, except the trainer, which is one pod for any load."""
     proofs_per_hour = load.problems_per_hour * proofs_per_problem(spec, proofs)
-    labels = Served(0, 0, LABELER_S)
+    labels = RoleCalls(0, 0, LABELER_S)
     return [
         _row(role, work, served.get(role, labels), proofs_per_hour, load, spec.prices)
         for role, work in work_of_a_proof(proofs, spec).items()
@@ -192,7 +194,7 @@ def proofs_per_problem(spec: RunSpec, proofs: Habits) -> float:
 
 
 def _row(
-    role: Role, work: Work, model: Served, proofs_per_hour: float, load: Load, prices: Prices
+    role: Role, work: RoleWork, model: RoleCalls, proofs_per_hour: float, load: Load, prices: Prices
 ) -> RolePlan:
     calls = proofs_per_hour * work.calls
     at_once = proofs_per_hour * work.waits / HOUR_S * model.call_seconds
@@ -223,7 +225,7 @@ def _row(
 
 
 def _cost(
-    calls: float, model: Served, gpu_hours: float, prices: EnginePrices
+    calls: float, model: RoleCalls, gpu_hours: float, prices: EnginePrices
 ) -> tuple[float | None, PricedBy | None]:
     """The cost of an hour's calls and the price's source: the GPU price if given, else the run's
     prices.

@@ -27,7 +27,7 @@ from proofloop.runs.planning.call_times import (
 from proofloop.runs.planning.capacity import (
     Habits,
     Observed,
-    Served,
+    RoleCalls,
     proofs_per_problem,
     work_of_a_proof,
 )
@@ -91,7 +91,7 @@ class _End:
     """
 
     habits: Habits
-    served: Mapping[ModelRole, Served]
+    served: Mapping[ModelRole, RoleCalls]
     overlaps: bool
     factor: float = 1.0
 
@@ -110,7 +110,7 @@ NumberByRole = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Given:
+class GivenNumbers:
     """The numbers that the options of `proofloop plan` give: by role, and the share of issues."""
 
     tokens_per_second: NumberByRole = field(default_factory=dict)
@@ -122,15 +122,15 @@ class Given:
     issue_share: float | None = None
 
 
-NOTHING_GIVEN = Given()
+NOTHING_GIVEN = GivenNumbers()
 
 
 def estimate(
     spec: RunSpec,
     measured: Observed | None,
     habits: Habits,
-    served: Mapping[ModelRole, Served],
-    given: Given = NOTHING_GIVEN,
+    served: Mapping[ModelRole, RoleCalls],
+    given: GivenNumbers = NOTHING_GIVEN,
     cases: Sequence[GivenCase] | None = None,
 ) -> RunEstimate:
     """The run's range. Raises ConfigError if its problems cannot be read.
@@ -175,7 +175,7 @@ def estimate(
     )
 
 
-def _untimed(totals: _Totals, served: Mapping[ModelRole, Served]) -> list[str]:
+def _untimed(totals: _Totals, served: Mapping[ModelRole, RoleCalls]) -> list[str]:
     """The roles whose calls have no time in the measured run, in words."""
     roles = [role for role in MODEL_ROLES if totals.calls[role] and not served[role].call_seconds]
     return (
@@ -225,7 +225,7 @@ def _guessed(
     questions: list[str],
     cases: Sequence[GivenCase],
     habits: Habits,
-    given: Given,
+    given: GivenNumbers,
 ) -> list[_End]:
     rule, issues = spec.labeling, given.issue_share
     few = Habits(
@@ -275,14 +275,14 @@ def _given_characters(case: GivenCase) -> int:
 def _calls(
     spec: RunSpec,
     prompts: Mapping[ModelRole, float],
-    given: Given,
+    given: GivenNumbers,
     share: float,
     speed: float,
     *,
     is_high: bool,
-) -> dict[ModelRole, Served]:
+) -> dict[ModelRole, RoleCalls]:
     """The calls of each role, for answers of this share of max_tokens at this speed of a stream."""
-    found: dict[ModelRole, Served] = {}
+    found: dict[ModelRole, RoleCalls] = {}
     quoted = 0.0
     for role in MODEL_ROLES:
         answer = given.answer_tokens.get(role, share * spec.sampling_of(role).max_tokens)
@@ -290,13 +290,13 @@ def _calls(
         rate = given.tokens_per_second.get(role)
         streams = given.streams.get(role, 64.0)
         seconds = answer * streams / rate if rate else answer / speed
-        found[role] = Served(prompt, answer, given.call_seconds.get(role, seconds), rate)
+        found[role] = RoleCalls(prompt, answer, given.call_seconds.get(role, seconds), rate)
         if role in spec.asked_roles:
             quoted += answer if is_high else answer / 2  # thinking is not quoted
     return found
 
 
-def _reasons(spec: RunSpec, cases: Sequence[GivenCase], given: Given) -> list[str]:
+def _reasons(spec: RunSpec, cases: Sequence[GivenCase], given: GivenNumbers) -> list[str]:
     """The guesses of `_guessed` that no option replaces, in words."""
     low, high = ["a guess"], ["the most there can be if every answer is readable"]
     if len(given.answer_tokens) < len(MODEL_ROLES):
