@@ -96,6 +96,7 @@ from tests.builders import (
     valid,
     workplace,
 )
+from tests.waiting import wait_until
 
 POSED = ProblemPosed(run_id=RUN, problem_id="p1", proof_id=PROOF, group="p1")
 
@@ -110,9 +111,6 @@ def reviewed(index: int = 0) -> ProofReviewed:
 
 def judged(index: int = 0) -> ReviewJudged:
     return ReviewJudged(run_id=RUN, proof_id=PROOF, index=index)
-
-
-LABELED = ProofLabeled.of(label())
 
 
 class SayingEngine:
@@ -176,6 +174,22 @@ def key_of(record: Record) -> str:
     raise TypeError(record)
 
 
+def proof_in(tools: Tools) -> Proof:
+    return get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+
+
+def critique_in(tools: Tools, index: int = 0) -> Critique:
+    return get_record(tools.store, keys.critique(RUN, PROOF, index), Critique)
+
+
+def judgement_in(tools: Tools, index: int = 0) -> Judgement:
+    return get_record(tools.store, keys.judgement(RUN, PROOF, index), Judgement)
+
+
+def label_in(tools: Tools) -> Label:
+    return get_record(tools.store, keys.label(RUN, PROOF), Label)
+
+
 def metas_of(tools: Tools, index: int = 0) -> list[MetaCritique]:
     return list(meta_critiques_of(tools.store, RUN, PROOF, index).values())
 
@@ -201,7 +215,7 @@ def test_generator_stores_the_proof_before_it_asks_for_reviews(tmp_path: Path) -
     tools = tools_with(tmp_path, CountingEngine())
     events = prove(POSED, tools)
     assert next(events) == reviewed(-1)
-    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    stored = proof_in(tools)
     assert list(events) == [
         ProofWritten(
             run_id=RUN, proof_id=PROOF, index=index, verifier_version=stored.verifier_version
@@ -230,14 +244,14 @@ def test_a_proof_that_cannot_be_read_goes_straight_to_the_labeler(
 ) -> None:
     tools = tools_with(tmp_path, CountingEngine(**{setting: 1.0}))
     assert list(prove(POSED, tools)) == [judged(-1)]
-    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    stored = proof_in(tools)
     assert (stored.verdict.outcome, stored.verdict.score) == (outcome, None)
     assert stored.provenance.finish_reason == ("length" if outcome == "truncated" else "stop")
     expected = label(
         None, outcome="unreadable", kind="unreadable", self_quality=0.0, critiques=(), trigger=-1
     )
     assert list(label_proof(judged(-1), tools)) == [ProofLabeled.of(expected)]
-    assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
+    assert label_in(tools) == expected
 
 
 def test_the_version_that_reviews_a_proof_is_chosen_once_for_all_its_critiques(
@@ -291,7 +305,7 @@ def test_a_proof_is_refined_until_the_generator_finds_no_fault_with_it(tmp_path:
     )
     tools = tools_with(tmp_path, engine, refinement={"iterations": 8})
     assert [event.attempt for event in attempts_with(tools)] == [0, 1, 2]
-    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    stored = proof_in(tools)
     assert (stored.solution, stored.verdict) == ("Try 2.", valid(1.0))
     assert [("Try 0." in text, "Doubt 1." in text) for text in engine.asked] == [
         (False, False),
@@ -304,7 +318,7 @@ def test_refinement_ends_with_the_last_attempt_whatever_it_is(tmp_path: Path) ->
     engine = SayingEngine(answer("Try 0.", "0"), answer("Try 1.", "0"))
     tools = tools_with(tmp_path, engine, refinement={"iterations": 2})
     assert len(attempts_with(tools)) == 2
-    assert get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict == valid(0.0)
+    assert proof_in(tools).verdict == valid(0.0)
 
 
 def test_refinement_goes_on_from_the_last_readable_attempt(tmp_path: Path) -> None:
@@ -350,7 +364,7 @@ def test_an_early_warning_names_a_last_attempt_by_its_proof(tmp_path: Path) -> N
     assert (
         get_record(tools.store, keys.early_warning(RUN, "generator"), EarlyWarning).example == PROOF
     )
-    assert get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict.outcome == "malformed"
+    assert proof_in(tools).verdict.outcome == "malformed"
 
 
 def test_a_redelivered_attempt_is_not_paid_again(tmp_path: Path) -> None:
@@ -366,7 +380,7 @@ def test_a_redelivered_attempt_is_not_paid_again(tmp_path: Path) -> None:
 def test_an_answer_that_no_record_can_hold_is_data_all_the_same(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, SayingEngine(answer(solution="Half a pair: \ud835.", score="0")))
     assert len(list(prove(POSED, tools))) == 3
-    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    stored = proof_in(tools)
     assert (stored.solution, stored.verdict) == ("Half a pair: ?.", valid(0.0))
 
 
@@ -376,7 +390,7 @@ def test_an_unreadable_critique_is_requested_once_more_and_both_answers_are_kept
     engine = SayingEngine("I like it.", evaluation("0"), "never asked for")
     tools = tools_with(tmp_path, engine, proof())
     assert list(review(written(), tools)) == [reviewed()]
-    stored = get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique)
+    stored = critique_in(tools)
     unread = get_record(tools.store, keys.unread_critique(RUN, PROOF, 0), Critique)
     assert (stored.verdict, unread.verdict.outcome) == (valid(0.0), "malformed")
     assert unread.analysis == "I like it."
@@ -388,7 +402,7 @@ def test_a_redelivered_message_requests_only_the_second_answer(tmp_path: Path) -
     unread = critique(0, Verdict(outcome="malformed", score=None))
     put_record(tools.store, keys.unread_critique(RUN, PROOF, 0), unread)
     list(review(written(), tools))
-    stored = get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique)
+    stored = critique_in(tools)
     assert (stored.verdict, len(engine.asked)) == (valid(0.0), 1)
 
 
@@ -402,7 +416,7 @@ def test_an_unreadable_critique_stays_where_a_verifier_learns_from_it(tmp_path: 
         training={"verifier": {"steps": 1}},
     )
     list(review(written(), tools))
-    stored = get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique)
+    stored = critique_in(tools)
     assert (stored.verdict.outcome, len(engine.asked)) == ("malformed", 1)
 
 
@@ -418,12 +432,12 @@ def test_what_a_model_wrote_is_kept_though_it_cannot_be_read(
     )
     tools = tools_with(tmp_path, engine, critique(1, valid(0.0), CLAIMS))
     list(prove(POSED, tools))
-    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    stored = proof_in(tools)
     assert (stored.solution, stored.verdict.score) == ("", None)
     wrote = RawAnswer(text=UNREADABLE, reasoning="Let me think.")
     assert get_record(tools.store, stored.raw_key, RawAnswer) == wrote
     list(review(written(), tools))
-    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).raw in (
+    assert critique_in(tools).raw in (
         wrote,
         wrote.model_copy(update={"text": None}),  # its analysis is the same
     )
@@ -435,7 +449,7 @@ def test_an_empty_answer_with_reasoning_says_so(tmp_path: Path) -> None:
     engine = WritingEngine(Generation("", "stop", 10, 20, 0.5, "m-1", reasoning="Let me think."))
     tools = tools_with(tmp_path, engine)
     list(prove(POSED, tools))
-    verdict = get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict
+    verdict = proof_in(tools).verdict
     assert verdict.reason == "the answer is empty: all of it is reasoning, 13 characters"
     assert verdict.cause == "the answer is empty: all of it is reasoning"
 
@@ -445,7 +459,7 @@ def test_what_had_come_of_a_failed_call_is_kept(tmp_path: Path) -> None:
     error.partial = "## Solution\n\nLet $n"
     tools = tools_with(tmp_path, RefusingEngine(error, "Prove p1."))
     list(prove(POSED, tools))
-    stored = get_record(tools.store, keys.proof(RUN, PROOF), Proof)
+    stored = proof_in(tools)
     assert stored.verdict.outcome == "engine_failed"
     assert get_record(tools.store, stored.raw_key, RawAnswer) == RawAnswer(text=error.partial)
 
@@ -463,15 +477,13 @@ def test_sampled_tokens_are_kept_for_roles_that_are_trained(tmp_path: Path) -> N
     )
     list(prove(POSED, tools))
     list(review(written(), tools))
-    made = get_record(tools.store, keys.proof(RUN, PROOF), Proof).provenance
+    made = proof_in(tools).provenance
     kept = get_record(tools.store, made.tokens_key, Tokens)
     assert (len(kept.prompt_ids), len(kept.completion_ids)) == (
         made.prompt_tokens,
         made.completion_tokens,
     )
-    assert (
-        get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).provenance.tokens_key == ""
-    )
+    assert critique_in(tools).provenance.tokens_key == ""
 
 
 # -- verifier
@@ -482,7 +494,7 @@ def test_verifier_stores_its_critique_before_it_yields(tmp_path: Path) -> None:
     tools = tools_with(tmp_path, CountingEngine(verifier_noise=0), proof())
     events = review(written(2), tools)
     assert next(events) == reviewed(2)
-    stored = get_record(tools.store, keys.critique(RUN, PROOF, 2), Critique)
+    stored = critique_in(tools, 2)
     assert (stored.proof_id, stored.index, stored.verdict) == (PROOF, 2, valid(1.0))
     assert stored.provenance.model_version == "v-1"
 
@@ -497,7 +509,7 @@ def test_verifier_asks_nothing_when_the_critique_is_there(tmp_path: Path) -> Non
 def test_a_critique_that_cannot_be_read_is_kept_and_flows_on(tmp_path: Path, setting: str) -> None:
     tools = tools_with(tmp_path, CountingEngine(**{setting: 1.0}), proof())
     assert list(review(written(), tools)) == [reviewed()]
-    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict.score is None
+    assert critique_in(tools).verdict.score is None
 
 
 @pytest.mark.parametrize(("reading", "score"), [("lenient", 0.5), ("strict", None), (None, 0.5)])
@@ -509,8 +521,8 @@ def test_every_role_reads_answers_as_the_run_says(
     tools = tools_with(tmp_path, engine, reading=reading, labeling={"m": 1})
     list(prove(POSED, tools))
     list(review(written(), tools))
-    assert get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict.score == score
-    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict.score == score
+    assert proof_in(tools).verdict.score == score
+    assert critique_in(tools).verdict.score == score
     if score is not None:
         list(judge(reviewed(), tools))
         assert [each.verdict.score for each in metas_of(tools)] == [score]
@@ -577,6 +589,7 @@ def test_each_critique_of_a_proof_has_its_own_seed_and_the_same_one_each_time(
 
 FLAWED = proof(solution="Simulated proof 8f3a of quality 0.")
 CLAIMS = "Simulated analysis claims quality 0.\n" + evaluation("0")
+CLAIMED = critique(0, valid(0.0), CLAIMS)
 
 
 def test_meta_verifier_stores_assessments_and_judgement_before_it_yields(tmp_path: Path) -> None:
@@ -585,16 +598,14 @@ def test_meta_verifier_stores_assessments_and_judgement_before_it_yields(tmp_pat
     )
     events = judge(reviewed(2), tools)
     assert next(events) == judged(2)
-    stored = get_record(tools.store, keys.judgement(RUN, PROOF, 2), Judgement)
+    stored = judgement_in(tools, 2)
     assert stored == judgement(2, 0.0, confirmed=True, quality=1.0)
     assert [one.verdict for one in metas_of(tools, 2)] == [valid(1.0)] * 2
 
 
 def test_meta_verifier_asks_nothing_when_the_judgement_is_there(tmp_path: Path) -> None:
     check_second_run_asks_nothing(
-        judge,
-        reviewed(),
-        tools_with(tmp_path, CountingEngine(), FLAWED, critique(0, valid(0.0), CLAIMS)),
+        judge, reviewed(), tools_with(tmp_path, CountingEngine(), FLAWED, CLAIMED)
     )
 
 
@@ -602,7 +613,7 @@ def test_meta_verifier_asks_nothing_again_when_it_was_killed_before_the_judgemen
     tmp_path: Path,
 ) -> None:
     engine = CountingEngine()
-    tools = tools_with(tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS))
+    tools = tools_with(tmp_path, engine, FLAWED, CLAIMED)
     list(judge(reviewed(), tools))
     asked, before = len(engine.requests), tools.store.get(keys.judgement(RUN, PROOF, 0))
     tools.store.path(keys.judgement(RUN, PROOF, 0)).unlink()  # type: ignore[attr-defined]
@@ -620,7 +631,7 @@ def test_a_critique_that_claims_nothing_costs_nothing(
     engine = CountingEngine()
     tools = tools_with(tmp_path, engine, FLAWED, critique(0, verdict))
     assert list(judge(reviewed(), tools)) == [judged()]
-    assert get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement) == expected
+    assert judgement_in(tools) == expected
     assert engine.requests == []
 
 
@@ -642,12 +653,11 @@ def test_in_training_a_critique_that_earns_nothing_costs_nothing(
 ) -> None:
     engine = CountingEngine()
     graded = proof(given=Given(score=given, by="expert"))
-    claimed = critique(0, valid(0.0), CLAIMS)
     labeling = {"m": 3, "stop_early": False}
-    tools = tools_with(tmp_path, engine, graded, claimed, labeling=labeling, **sections)
+    tools = tools_with(tmp_path, engine, graded, CLAIMED, labeling=labeling, **sections)
     assert list(judge(reviewed(), tools)) == [judged()]
     assert len(engine.requests) == asked
-    quality = get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement).quality
+    quality = judgement_in(tools).quality
     assert (quality is None) == (asked == 0)
 
 
@@ -655,19 +665,11 @@ def test_a_majority_is_asked_first_and_the_rest_only_if_it_disagrees(tmp_path: P
     asked = set()
     for number in range(12):
         engine = CountingEngine(verifier_noise=0.5, seed=number)
-        tools = tools_with(
-            tmp_path / str(number),
-            engine,
-            proof(),
-            critique(0, valid(0.0), CLAIMS),
-            labeling={"m": 5},
-        )
+        tools = tools_with(tmp_path / str(number), engine, proof(), CLAIMED, labeling={"m": 5})
         list(judge(reviewed(), tools))
         confirms = [(one.verdict.score or 0.0) >= 0.5 for one in metas_of(tools)]
         assert len(confirms) == (3 if len(set(confirms[:3])) == 1 else 5)
-        assert get_record(tools.store, keys.judgement(RUN, PROOF, 0), Judgement).confirmed == (
-            2 * sum(confirms) > 5
-        )
+        assert judgement_in(tools).confirmed == (2 * sum(confirms) > 5)
         assert engine.names() == [
             f"meta_verifier:{PROOF}:meta-0-{one}" for one in range(len(confirms))
         ]
@@ -697,9 +699,7 @@ def test_a_meta_critique_that_must_be_asked_again_costs_its_siblings_nothing(
     tmp_path: Path,
 ) -> None:
     engine = FailingFor("meta-0-1")
-    tools = tools_with(
-        tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False}
-    )
+    tools = tools_with(tmp_path, engine, FLAWED, CLAIMED, labeling={"stop_early": False})
     with pytest.raises(Retry, match="503"):
         list(judge(reviewed(), tools))
     assert sorted(meta_critiques_of(tools.store, RUN, PROOF, 0)) == [0, 2]
@@ -713,16 +713,10 @@ def test_a_meta_critique_that_must_be_asked_again_costs_its_siblings_nothing(
 def test_a_meta_critique_is_stored_while_its_siblings_still_run(tmp_path: Path) -> None:
     slow = threading.Event()
     engine = HoldingEngine("meta-0-0", slow)
-    tools = tools_with(
-        tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False}
-    )
+    tools = tools_with(tmp_path, engine, FLAWED, CLAIMED, labeling={"stop_early": False})
     with ThreadPoolExecutor(1) as pool:
         handled = pool.submit(lambda: list(judge(reviewed(), tools)))
-        deadline_s = time.monotonic() + 20
-        while (
-            len(meta_critiques_of(tools.store, RUN, PROOF, 0)) < 2 and time.monotonic() < deadline_s
-        ):
-            time.sleep(0.02)
+        wait_until(lambda: len(metas_of(tools)) == 2, 20)
         stored = sorted(meta_critiques_of(tools.store, RUN, PROOF, 0))
         slow.set()
         assert (stored, handled.result(20)) == ([1, 2], [judged()])
@@ -763,9 +757,7 @@ class HeldCall:
 
 def test_all_m_are_asked_without_early_stop(tmp_path: Path) -> None:
     engine = CountingEngine(verifier_noise=0)
-    tools = tools_with(
-        tmp_path, engine, FLAWED, critique(0, valid(0.0), CLAIMS), labeling={"stop_early": False}
-    )
+    tools = tools_with(tmp_path, engine, FLAWED, CLAIMED, labeling={"stop_early": False})
     list(judge(reviewed(), tools))
     assert len(engine.requests) == 3
 
@@ -773,13 +765,11 @@ def test_all_m_are_asked_without_early_stop(tmp_path: Path) -> None:
 def test_meta_verifier_skips_a_decided_proof_but_judges_the_self_critique(tmp_path: Path) -> None:
     engine = CountingEngine(verifier_noise=0)
     own = proof(valid(0.0), solution=FLAWED.solution, self_analysis=CLAIMS)
-    tools = tools_with(tmp_path, engine, own, critique(0, valid(0.0), CLAIMS), label())
+    tools = tools_with(tmp_path, engine, own, CLAIMED, label())
     assert list(judge(reviewed(0), tools)) == []
     assert list(judge(reviewed(-1), tools)) == [judged(-1)]
     assert engine.names() == [f"meta_verifier:{PROOF}:meta-self-{number}" for number in range(3)]
-    assert get_record(tools.store, keys.judgement(RUN, PROOF, -1), Judgement) == judgement(
-        -1, 0.0, True, 1.0
-    )
+    assert judgement_in(tools, -1) == judgement(-1, 0.0, True, 1.0)
 
 
 def assessed(*scores: float | None) -> list[MetaCritique]:
@@ -827,7 +817,7 @@ def test_labeler_waits_until_the_label_is_decided_and_the_self_critique_is_judge
     put_record(tools.store, keys.judgement(RUN, PROOF, -1), judgement(-1, 0.5, False, 0.25))
     expected = label(self_quality=0.25, critiques=(0, 1, 2, 3), trigger=-1, solved=True)
     assert list(label_proof(judged(-1), tools)) == [ProofLabeled.of(expected)]
-    assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
+    assert label_in(tools) == expected
 
 
 @pytest.mark.parametrize("search", [{}, {"rounds": 1}])
@@ -884,7 +874,7 @@ def test_labeler_decides_early_when_nothing_can_change_the_label(tmp_path: Path)
     tools = tools_with(tmp_path, CountingEngine(), proof(), *REJECTED)
     expected = label(0.0, outcome="rejected", kind="rejected_upheld", critiques=(0, 2), trigger=2)
     assert list(label_proof(judged(2), tools)) == [ProofLabeled.of(expected)]
-    assert get_record(tools.store, keys.label(RUN, PROOF), Label) == expected
+    assert label_in(tools) == expected
 
 
 def test_labeler_waits_for_all_without_early_stop(tmp_path: Path) -> None:
@@ -919,15 +909,15 @@ def test_racing_labelers_announce_a_label_once(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(3) as pool:
             announced = [event for events in pool.map(announce, (-1, 0, 2)) for event in events]
-        assert announced == [
-            ProofLabeled.of(get_record(tools.store, keys.label(RUN, PROOF), Label))
-        ]
+        assert announced == [ProofLabeled.of(label_in(tools))]
 
 
 # -- what goes wrong
 # --------------------------------------------------------------------------------------------------
 
 HANDLERS = [(prove, POSED), (review, written()), (judge, reviewed(0))]
+NEEDED = {prove: [], review: [FLAWED], judge: [FLAWED, CLAIMED]}
+"""The records that a handler reads."""
 
 
 @pytest.mark.parametrize(("handler", "event"), HANDLERS)
@@ -939,14 +929,7 @@ HANDLERS = [(prove, POSED), (review, written()), (judge, reviewed(0))]
 def test_an_engine_that_is_away_means_later_and_nothing_is_stored(
     tmp_path: Path, handler: Any, event: Event, engine: Engine
 ) -> None:
-    records = (
-        []
-        if handler is prove
-        else [FLAWED, critique(0, valid(0.0), CLAIMS)]
-        if handler is judge
-        else [FLAWED]
-    )
-    tools = tools_with(tmp_path, engine, *records)
+    tools = tools_with(tmp_path, engine, *NEEDED[handler])
     before = list(tools.store.list(keys.run(RUN)))
     with pytest.raises(Retry) as caught:
         list(handler(event, tools))
@@ -1008,7 +991,7 @@ def test_a_call_that_fails_while_others_are_answered_is_given_up_after_growing_w
     engine = FailingFor("critique-0")
     tools = tools_with(tmp_path, engine, FLAWED, labeling={"n": 8})
     assert failing_rounds(tools, answered_between=True, rounds=6) == [2.0, 4.0, 8.0, 16.0]
-    found = get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict
+    found = critique_in(tools).verdict
     assert found.outcome == "engine_failed"
     assert (
         found.reason == "status 503; in 5 rounds, while other calls of the verifier were answered"
@@ -1077,14 +1060,12 @@ def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> N
     expected = Verdict(outcome="engine_failed", reason="no")
     tools = tools_with(tmp_path / "a", engine)
     assert list(prove(POSED, tools)) == [judged(-1)]
-    assert get_record(tools.store, keys.proof(RUN, PROOF), Proof).verdict == expected
+    assert proof_in(tools).verdict == expected
     tools = tools_with(tmp_path / "b", engine, FLAWED, critique(1, valid(0.0), CLAIMS))
     assert list(review(written(0), tools)) == [reviewed(0)]
-    assert get_record(tools.store, keys.critique(RUN, PROOF, 0), Critique).verdict == expected
+    assert critique_in(tools).verdict == expected
     assert list(judge(reviewed(1), tools)) == [judged(1)]
-    assert get_record(tools.store, keys.judgement(RUN, PROOF, 1), Judgement) == judgement(
-        1, 0.0, None, None
-    )
+    assert judgement_in(tools, 1) == judgement(1, 0.0, None, None)
 
 
 @pytest.mark.parametrize("has_one_run", [True, False])
@@ -1092,10 +1073,9 @@ def test_a_call_that_can_never_work_is_data_of_its_own_kind(tmp_path: Path) -> N
 def test_a_version_that_refuses_whatever_it_is_asked_fails_no_proof(
     tmp_path: Path, handler: Any, event: Event, has_one_run: bool
 ) -> None:
-    records = {prove: [], review: [FLAWED], judge: [FLAWED, critique(0, valid(0.0), CLAIMS)]}[
-        handler
-    ]
-    tools = tools_with(tmp_path, RefusingEngine(CallRefused("max_tokens is too large")), *records)
+    tools = tools_with(
+        tmp_path, RefusingEngine(CallRefused("max_tokens is too large")), *NEEDED[handler]
+    )
     if has_one_run:
         tools.unusable = StopProcess(tools.shutdown)
     before = list(tools.store.list(keys.run(RUN)))
@@ -1167,10 +1147,7 @@ class OutlivingEngine(CountingEngine):
 def test_a_paid_answer_is_waited_for_and_kept_though_the_store_is_away(
     tmp_path: Path, handler: Any, event: Event, latency_s: float, away_s: float
 ) -> None:
-    records = {prove: [], review: [FLAWED], judge: [FLAWED, critique(0, valid(0.0), CLAIMS)]}[
-        handler
-    ]
-    tools_with(tmp_path, CountingEngine(), *records)
+    tools_with(tmp_path, CountingEngine(), *NEEDED[handler])
     store = LeavingStore(tmp_path)
     engine = OutlivingEngine(store, away_s, verifier_noise=0, latency_s=latency_s, latency_sigma=0)
     tools = Tools(store, lambda *_: engine)

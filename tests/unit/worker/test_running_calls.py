@@ -383,9 +383,7 @@ def test_a_process_alone_takes_no_lease_and_looks_for_none(tmp_path: Path) -> No
         assert not [key for key in one.store.requests if key.startswith(keys.LEASES)]
 
 
-def test_the_lease_of_a_long_call_is_renewed_until_its_answer_is_stored(
-    tmp_path: Path,
-) -> None:
+def test_the_lease_of_a_long_call_is_renewed_until_its_answer_is_stored(tmp_path: Path) -> None:
     engine = HeldEngine()
     with process(tmp_path, engine) as one:
         began_s = time.monotonic()
@@ -431,11 +429,7 @@ def test_another_process_waits_for_the_lease_and_uses_the_stored_answer(
         one.losses.count += losing
         assert wait_until(one.has_lease)
         # The copies that a bus makes of it are not redelivered.
-        for redelivered in (
-            True,
-            False,
-            False,
-        ):
+        for redelivered in (True, False, False):
             outcome = two.deliver(WRITTEN, redelivered=redelivered, attempt=2).result(60)
             assert outcome.kind == "requeue" and 0 < outcome.after_s <= times.last_s
             assert "waits for this answer" in outcome.reason
