@@ -168,6 +168,8 @@ def _interval(
     if value is None or len(known) < len(replicates):
         return None, None
     spread = sum((each - value) ** 2 for each in known)
+    if not spread:  # replicates that are all the same show nothing
+        return None, None
     error = math.sqrt(spread * (len(known) - 1) / len(known))
     reach = float(t.ppf(0.975, len(known) - 1)) * error
     return max(LEAST.get(name, -1.0), value - reach), min(1.0, value + reach)

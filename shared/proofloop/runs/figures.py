@@ -2,8 +2,9 @@
 never reward a model.
 
 Intervals are 95 % normal intervals with problems as clusters, since proofs of one problem, and
-critiques of one proof, are correlated. If all values are 0 or all are 1, the bound is Clopper and
-Pearson's exact one for the number of clusters. A single cluster gives the interval [0, 1].
+critiques of one proof, are correlated. If all clusters have the same mean, the bounds follow from
+Clopper and Pearson's exact one for the share of clusters that differ. A single cluster gives the
+interval [0, 1].
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from proofloop.schema.records import Critique, MetaCritique, Proof, Record, Scor
 from proofloop.store import Store, get_record, records_below
 
 Z95 = 1.96
+NO_SPREAD = 1e-9
+"""A smaller standard error is 0, rounded."""
 
 
 class Figure(Record):
@@ -112,9 +115,9 @@ class Clusters:
 def _interval(mean: float, error: float, clusters: int) -> tuple[float, float]:
     if clusters == 1:
         return 0.0, 1.0
-    if mean in (0.0, 1.0):  # Clopper and Pearson's bound for no success or no failure
-        bound = 0.025 ** (1 / clusters)
-        return (bound, 1.0) if mean else (0.0, 1 - bound)
+    if error < NO_SPREAD:  # as if the clusters that differ had the value 0, or the value 1
+        differ = 1 - 0.025 ** (1 / clusters)
+        return mean * (1 - differ), mean + (1 - mean) * differ
     return max(0.0, mean - Z95 * error), min(1.0, mean + Z95 * error)
 
 

@@ -117,6 +117,12 @@ def test_one_problem_alone_has_no_jackknife_interval() -> None:
     assert (tau.low, tau.high) == (None, None)
 
 
+def test_replicates_that_are_all_the_same_give_no_jackknife_interval() -> None:
+    rows = [judged(truth, [truth] * 4, problem=f"P{n}") for n in range(20) for truth in (0.0, 1.0)]
+    auroc = figures(*rows).ways["verifier"]["auroc"]
+    assert (auroc.value, auroc.low, auroc.high) == (1.0, None, None)
+
+
 def test_the_jackknife_s_interval_holds_the_value() -> None:
     by_verifier = figures(*many(5)).ways["verifier"]
     for name in ("f1", "kappa", "weighted_kappa", "kendall_tau", "auroc"):

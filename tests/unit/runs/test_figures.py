@@ -112,7 +112,15 @@ def test_one_cluster_alone_bounds_nothing_and_agreement_only_as_far_as_it_goes()
     )
     failed = figure(*((f"p{number}", 0.0) for number in range(200)))
     assert (failed.low, failed.high) == (0.0, pytest.approx(0.0183, abs=1e-4))
-    assert figure(("p", 0.5), ("q", 0.5)) == Figure(value=0.5, low=0.5, high=0.5, cases=2)
+
+
+def test_clusters_with_the_same_mean_do_not_make_it_certain() -> None:
+    same = figure(*((f"p{number}", value) for number in range(3) for value in (0.1, 0.5)))
+    differ = 1 - 0.025 ** (1 / 3)
+    assert (same.low, same.high) == (
+        pytest.approx(0.3 * (1 - differ)),
+        pytest.approx(0.3 + 0.7 * differ),
+    )
 
 
 # -- a run
