@@ -200,6 +200,18 @@ def test_critiques_that_are_opened_first_are_recorded(page: Open) -> None:
     assert [grade.is_blind for grade in page.grades()] == [False]
 
 
+def test_a_person_who_enters_a_name_after_reading_the_proofs_own_page_is_not_blind(
+    page: Open,
+) -> None:
+    browser = page.browser("")
+    asked = browser.get(f"{CASE}?read=1").text
+    assert f'value="{CASE}?read=1"' in asked
+    named = browser.post("/name", data={"name": EMMY, "to": f"{CASE}?read=1"})
+    assert "critique 0" in browser.get(named.headers["location"]).text
+    browser.post(CASE, data=FORM)
+    assert [grade.is_blind for grade in page.grades()] == [False]
+
+
 def test_a_second_grader_sees_the_first_grade_only_behind_their_own(page: Open) -> None:
     offer = Offer(overlap=2)
     page.browser(offer=offer).post(CASE, data=FORM)

@@ -299,7 +299,7 @@ def test_grading_pages_are_mounted_behind_the_same_login(
     emmy = ("Emmy", "a word")
     assert here.get(f"/grade/runs/{RUN}", auth=emmy).text == "Emmy at /grade"
     proof = here.get(f"/runs/{RUN}/proofs/{PROOF}", auth=emmy).text
-    assert f'href="/grade/runs/{RUN}/proofs/{PROOF}"' in proof
+    assert f'href="/grade/runs/{RUN}/proofs/{PROOF}?read=1"' in proof
 
 
 @pytest.mark.parametrize("where", ["", "/critique-0"])

@@ -44,7 +44,13 @@ class Grading:
         self._site = site
 
     def show(self, request: Request) -> Response:
-        return self._show(request, subject_of(request))
+        """The page. `read=1`: the person comes from the page that shows what others think, perhaps
+        without a name until now.
+        """
+        subject = subject_of(request)
+        if "read" in request.query_params:
+            self._record_reveal(request, subject)
+        return self._show(request, subject)
 
     async def save(self, request: Request) -> Response:
         form = Form.read(await request.body())
@@ -59,10 +65,16 @@ class Grading:
 
     def reveal(self, request: Request) -> Response:
         """Show the critiques before the first grade, and record it."""
-        run, me, subject = self._site.run(request), self._site.person(request), subject_of(request)
+        subject = subject_of(request)
+        run = self._record_reveal(request, subject)
+        return RedirectResponse(_address(request, run, subject), status_code=303)
+
+    def _record_reveal(self, request: Request, subject: Subject) -> str:
+        """Record that the person sees what others think. Returns the run."""
+        run, me = self._site.run(request), self._site.person(request)
         what = what_others_think(subject.critique)
         record_opening(self._site.store, run, subject.proof_id, what, by=me)
-        return RedirectResponse(_address(request, run, subject), status_code=303)
+        return run
 
     def _save(self, request: Request, form: Form) -> Response:
         run, me, subject = self._site.run(request), self._site.person(request), subject_of(request)
