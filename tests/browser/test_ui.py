@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 from starlette.applications import Starlette
 
 from proofloop.config.settings import Settings
@@ -86,6 +86,19 @@ def test_the_page_of_a_run_follows_it_without_a_reload(
     put_record(store, keys.proof(RUN, "p1-001"), proof(id="p1-001"))
     put_record(store, keys.label(RUN, "p1-001"), label(proof_id="p1-001"))
     expect(outcomes).to_contain_text("accepted 1")
+
+
+def test_the_page_of_a_run_follows_it_again_after_an_error_of_a_proxy(
+    chromium: Browser, address: str, store: LocalStore
+) -> None:
+    context = chromium.new_context()  # the refusal is an error on the console
+    page = context.new_page()
+    page.route("**/events", lambda route: route.fulfill(status=502), times=1)
+    page.goto(f"{address}/runs/{RUN}")
+    put_record(store, keys.proof(RUN, "p1-001"), proof(id="p1-001"))
+    put_record(store, keys.label(RUN, "p1-001"), label(proof_id="p1-001"))
+    expect(page.locator(".outcomes")).to_contain_text("accepted 1", timeout=20_000)
+    context.close()
 
 
 def test_formulas_of_a_proof_are_set_and_its_notes_lead_to_critiques(

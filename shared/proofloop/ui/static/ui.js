@@ -1,10 +1,18 @@
 // What the pages can do without: live status, critiques that load when they are opened, keys.
 "use strict";
 (() => {
+  const RETRY_MS = 5000;
   const live = document.querySelector("[data-live]");
-  if (live) {
-    const events = new EventSource(live.dataset.live);
+  let events = null;
+  const listen = () => {
+    events = new EventSource(live.dataset.live);
     events.onmessage = ({ data }) => { live.innerHTML = data; };
+    events.onerror = () => { // the browser itself does not retry after an error of a proxy
+      if (events.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
+    };
+  };
+  if (live) {
+    listen();
     addEventListener("pagehide", () => events.close());
   }
 
