@@ -21,7 +21,7 @@ from proofloop.runs.spec import (
 )
 from proofloop.schema import keys
 from proofloop.schema.given import GivenPortion
-from proofloop.store import Store, put_record
+from proofloop.store import Store, put_new, put_record
 
 
 def create_run(
@@ -72,8 +72,7 @@ def _put_spec(store: Store, spec: RunSpec, pack: PromptPack | None) -> bool:
     keep_creation(store, spec.name)
     put_record(store, keys.prompts(spec.name), prompts, durable=True)
     check_prompts(store, spec, pack)  # a process that died here may have left other prompts
-    body = spec.model_dump_json().encode()
-    return store.put_if_absent(keys.run_spec(spec.name), body, durable=True)
+    return put_new(store, keys.run_spec(spec.name), spec, durable=True)
 
 
 def check_sources(store: Store, spec: RunSpec) -> None:

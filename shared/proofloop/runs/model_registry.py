@@ -25,7 +25,7 @@ from pathlib import Path
 from proofloop.errors import ConfigError, CorruptObject, NotFound
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Record
-from proofloop.store import LocalStore, Store, last_record, records_below
+from proofloop.store import LocalStore, Store, last_record, put_new, records_below
 
 MANIFEST = "manifest.json"
 """The version's list of files, written last. A version without it is incomplete and never
@@ -86,7 +86,7 @@ def _append(
     """Write the log's line number `place`; false if another writer was first."""
     line = ServedVersion(version=version, reason=reason)
     key = f"{keys.served(run_id, role)}{place:06d}.json"
-    return store.put_if_absent(key, line.model_dump_json().encode(), durable=True)
+    return put_new(store, key, line, durable=True)
 
 
 def published_versions(store: Store, run_id: str, name: str) -> list[str]:

@@ -26,7 +26,7 @@ from proofloop.schema.records import (
     Role,
     TrainingStep,
 )
-from proofloop.store import Store, records_below
+from proofloop.store import Store, put_new, records_below
 
 
 def roles_of(spec: RunSpec) -> tuple[Role, ...]:
@@ -48,9 +48,7 @@ def planned(spec: RunSpec, store: Store) -> Iterator[ProblemPosed]:
 
 def keep_problem(store: Store, spec: RunSpec, problem: Problem) -> bool:
     """Store a problem of the run; false if it was stored before. Safe to repeat."""
-    return store.put_if_absent(
-        keys.problem(spec.name, problem.id), problem.model_dump_json().encode()
-    )
+    return put_new(store, keys.problem(spec.name, problem.id), problem)
 
 
 def first_proofs(spec: RunSpec, problem_id: str) -> Iterator[ProblemPosed]:

@@ -25,7 +25,7 @@ from proofloop.runs.given import new_cases
 from proofloop.schema import keys
 from proofloop.schema.ids import is_id
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Problem, Record
-from proofloop.store import Store, find_record, put_record, records_below
+from proofloop.store import Store, find_record, put_new, put_record, records_below
 
 SECTIONS_THAT_MOVE = ("flow", "prices", "budget")
 FILES = (
@@ -153,9 +153,7 @@ def keep_change(store: Store, spec: RunSpec) -> bool:
     if find_spec(store, spec.name) == spec:
         return True
     number = sum(1 for _ in store.list(keys.spec_changes(spec.name)))
-    return store.put_if_absent(
-        keys.spec_change(spec.name, number), spec.model_dump_json().encode(), durable=True
-    )
+    return put_new(store, keys.spec_change(spec.name, number), spec, durable=True)
 
 
 def keep_problems(store: Store, spec: RunSpec) -> bool:
@@ -167,7 +165,7 @@ def keep_problems(store: Store, spec: RunSpec) -> bool:
         return True
     run = spec.name
     key = keys.problem_file_growth(run, len(kept) - 1) if kept else keys.problem_file(run)
-    return store.put_if_absent(key, now.model_dump_json().encode(), durable=True)
+    return put_new(store, key, now, durable=True)
 
 
 def what_decides(spec: RunSpec) -> str:

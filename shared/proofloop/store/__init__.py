@@ -15,6 +15,7 @@ from proofloop.store.base import (
     find_record,
     get_record,
     last_record,
+    put_new,
     put_record,
     records_below,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "is_folder",
     "last_record",
     "open_store",
+    "put_new",
     "put_record",
     "records_below",
 ]

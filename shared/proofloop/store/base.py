@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from proofloop.errors import CorruptObject, InvalidKey, NotFound
 from proofloop.schema.records import Record
@@ -69,11 +69,16 @@ def is_hidden(key: str) -> bool:
     return "/." in f"/{key}"
 
 
+def put_new(store: Store, key: str, record: BaseModel, *, durable: bool = False) -> bool:
+    """Write the record unless the key exists; true if it was written."""
+    return store.put_if_absent(key, record.model_dump_json().encode(), durable=durable)
+
+
 def put_record(store: Store, key: str, record: R, *, durable: bool = False) -> R:
     """Write the record unless the key exists. Returns the stored record: this one, or an earlier
     writer's.
     """
-    if store.put_if_absent(key, record.model_dump_json().encode(), durable=durable):
+    if put_new(store, key, record, durable=durable):
         return record
     return get_record(store, key, type(record))
 

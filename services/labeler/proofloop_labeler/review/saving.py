@@ -10,7 +10,7 @@ from proofloop.runs.grading.history import grades_of, standing
 from proofloop.runs.grading.openings import is_blind, openings
 from proofloop.schema import keys
 from proofloop.schema.records import Critique, Grade, Judgement, Label, Score
-from proofloop.store import Store, get_record, records_below
+from proofloop.store import Store, get_record, put_new, records_below
 from proofloop_labeler.review.form import SCORES, Form
 from proofloop_labeler.review.tasks import Subject
 
@@ -73,7 +73,7 @@ def _append(store: Store, grade: Grade) -> Grade:
             return last
         numbered = grade.model_copy(update={"number": len(earlier)})
         key = keys.grade(grade.run_id, grade.proof_id, numbered.number, grade.critique)
-        if store.put_if_absent(key, numbered.model_dump_json().encode(), durable=True):
+        if put_new(store, key, numbered, durable=True):
             return numbered
 
 

@@ -26,7 +26,7 @@ from proofloop.engine.openai.failure import AttemptFailed
 from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.engine.rate_limits import shared_rate_limiter
 from proofloop.engine.slots import Slots
-from proofloop.errors import AccessRefused, CallRefused, EngineError
+from proofloop.errors import AccessRefused, EngineError
 from proofloop.schema.records import Sampling
 
 log = structlog.get_logger(__name__)
@@ -171,10 +171,10 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         if wait_s is not None and wait_s > longest_s:
             problem += f"; the server requests a wait of {wait_s:.0f} s, over longest_wait_s ="
             problem += f" {longest_s:g}"
-            raise self._unavailable(problem, failure)
+            raise failure.unavailable(problem)
         is_last = attempts >= limit
         if is_last and failure.kind == "quota" and not await self._answers_others(call):
-            raise EngineError(problem, retryable=False, hint=failure.hint, cause=failure.cause)
+            raise failure.permanent(problem)
         if is_last and failure.kind in ("busy", "quota"):
             await self._give_up_busy(failure, call, problem)
         elif is_last or failure.kind == "silent":
@@ -195,22 +195,17 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         return call.failures
 
     async def _give_up(
-        self,
-        failure: AttemptFailed,
-        call: OpenAICall,
-        problem: str,
-        *,
-        is_last: bool,
+        self, failure: AttemptFailed, call: OpenAICall, problem: str, *, is_last: bool
     ) -> None:
         """Raise an EngineError: the server is unavailable, or only this call fails.
 
         Returns after a silence if the server answers other calls and another attempt is left.
         """
         if not await self._answers_others(call):
-            raise self._unavailable(problem, failure)
+            raise failure.unavailable(problem)
         if is_last:
             log.warning("engine_call_abandoned", request_id=call.request.id, problem=problem)
-            raise CallRefused(f"{problem}, {WHILE_OTHERS}", hint=failure.hint, cause=failure.cause)
+            raise failure.refused(f"{problem}, {WHILE_OTHERS}")
 
     async def _give_up_busy(self, failure: AttemptFailed, call: OpenAICall, problem: str) -> None:
         """Raise an EngineError if the server is overloaded: busy beside other calls, or for a
@@ -220,7 +215,7 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         does not reach. After `longest_busy_s`, raise CallRefused.
         """
         if not call.was_alone or not await self._answers_others(call):
-            raise self._unavailable(problem, failure)
+            raise failure.unavailable(problem)
         busy_s = time.monotonic() - call.refused_alone_at
         if busy_s >= self._settings.longest_busy_s:
             problem += (
@@ -228,37 +223,27 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
                 " answered a probe"
             )
             log.warning("engine_call_abandoned", request_id=call.request.id, problem=problem)
-            raise CallRefused(problem, hint=failure.hint, cause=failure.cause)
+            raise failure.refused(problem)
 
     async def _permanent_error(
         self, failure: AttemptFailed, call: OpenAICall
     ) -> EngineError | None:
         """The error for a failure that a retry cannot fix; None if a retry may help."""
-        problem, hint, cause = self._message(failure.problem), failure.hint, failure.cause
+        problem = self._message(failure.problem)
         if failure.kind == "call":
-            return CallRefused(problem, hint=hint, cause=cause)
+            return failure.refused(problem)
         if failure.kind == "balance":  # no probe: the balance may suffice for one token
-            return EngineError(problem, retryable=False, hint=hint, cause=cause)
+            return failure.permanent(problem)
         if failure.kind not in ("access", "unusable", "address"):
             return None
         if any(activity.answered >= 0 for activity in self._activity.values()):
             if failure.kind == "address":
                 return None
             if await self._answers_others(call):
-                return CallRefused(f"{problem}, {WHILE_OTHERS}", hint=hint, cause=cause)
+                return failure.refused(f"{problem}, {WHILE_OTHERS}")
         if failure.kind == "access":
-            return AccessRefused(problem, hint=hint, cause=cause)
-        return EngineError(problem, retryable=False, hint=hint, cause=cause)
-
-    def _unavailable(self, problem: str, failure: AttemptFailed) -> EngineError:
-        return EngineError(
-            problem,
-            retryable=True,
-            after_s=failure.wait_s,
-            hint=failure.hint,
-            cause=failure.cause,
-            is_load=failure.kind in ("busy", "quota"),
-        )
+            return AccessRefused(problem, hint=failure.hint, cause=failure.cause)
+        return failure.permanent(problem)
 
     def _log_and_wait(self, problem: str, call: OpenAICall, requested_s: float | None) -> float:
         """Log the failure and return the wait before the next attempt. A wait that the server

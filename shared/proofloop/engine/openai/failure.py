@@ -16,6 +16,8 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import Literal
 
+from proofloop.errors import CallRefused, EngineError
+
 FailureKind = Literal[
     "busy", "quota", "failed", "silent", "address", "call", "access", "balance", "unusable"
 ]
@@ -147,6 +149,25 @@ class AttemptFailed(Exception):
         super().__init__(problem)
         self.kind, self.problem, self.wait_s, self.hint = kind, problem, wait_s, hint
         self.cause = cause or problem
+
+    def unavailable(self, problem: str) -> EngineError:
+        """The error of a server that cannot answer now."""
+        return EngineError(
+            problem,
+            retryable=True,
+            after_s=self.wait_s,
+            hint=self.hint,
+            cause=self.cause,
+            is_load=self.kind in ("busy", "quota"),
+        )
+
+    def permanent(self, problem: str) -> EngineError:
+        """The error of a server that will not answer."""
+        return EngineError(problem, retryable=False, hint=self.hint, cause=self.cause)
+
+    def refused(self, problem: str) -> CallRefused:
+        """The error of a server that will not answer this call."""
+        return CallRefused(problem, hint=self.hint, cause=self.cause)
 
 
 @dataclass(frozen=True)

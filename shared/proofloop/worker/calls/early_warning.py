@@ -19,7 +19,7 @@ from proofloop.errors import StoreError
 from proofloop.method.prompts.reading.parsing import EMPTY
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Record, Verdict
-from proofloop.store import Store, get_record
+from proofloop.store import Store, get_record, put_new
 
 log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ class EarlyWarnings:
         """
         key = keys.early_warning(spec.name, warning.role)
         try:
-            if not self._store.put_if_absent(key, warning.model_dump_json().encode()):
+            if not put_new(self._store, key, warning):
                 return
         except StoreError as error:
             log.warning("early_warning_not_stored", reason=str(error))

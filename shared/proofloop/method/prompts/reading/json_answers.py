@@ -54,26 +54,12 @@ _FENCE_BEGINS = re.compile(r"(?:`{3,}|~{3,})\w{0,20}\s{0,20}\Z")
 _DRESS = " \t\n*_`~#>"
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-_ESCAPE = re.compile(r'(?:\\["\\/])+|\\(?:u[0-9a-fA-F]{4}|[bfnrt](?P<rest>[A-Za-z]{0,12})|)')
-_LATEX_AFTER_N = frozenset(["abla", "eq", "eg", "ot", "otin", "mid", "exists", "leq", "geq"])
-_LATEX_AFTER_T = frozenset(
-    [
-        "heta",
-        "o",
-        "imes",
-        "ext",
-        "extbf",
-        "extit",
-        "frac",
-        "an",
-        "au",
-        "op",
-        "riangle",
-        "ilde",
-        "ag",
-        "herefore",
-    ]
+_ESCAPE = re.compile(r'(?:\\["\\/])+|\\(?:u[0-9a-fA-F]{4}|[bfnrt][A-Za-z]{0,12}|)')
+_LATEX = re.compile(
+    r"\\(?:|[bfr].+|n(?:abla|eq|eg|ot|otin|mid|exists|leq|geq)"
+    "|t(?:heta|o|imes|ext|extbf|extit|frac|an|au|op|riangle|ilde|ag|herefore))"
 )
+"""A command of LaTeX that begins like an escape, or the backslash of another command."""
 
 
 @dataclass(frozen=True)
@@ -286,14 +272,7 @@ def _show(value: Any) -> str:
 
 def _repair_escape(escape: re.Match[str]) -> str:
     """The escape as valid JSON. A backslash of LaTeX is doubled: `\\frac`, `\\(`, `\\theta`."""
-    mark, rest = escape[0][1:2], escape["rest"]
-    is_latex = (
-        not mark
-        or (mark in "bfr" and bool(rest))
-        or (mark == "n" and rest in _LATEX_AFTER_N)
-        or (mark == "t" and rest in _LATEX_AFTER_T)
-    )
-    return f"\\{escape[0]}" if is_latex else escape[0]
+    return f"\\{escape[0]}" if _LATEX.fullmatch(escape[0]) else escape[0]
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
