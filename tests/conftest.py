@@ -34,9 +34,10 @@ MAY_BE_SKIPPED = (
     "no container: ",
     "has no stub for Python",
     "no GPU: ",
+    "no vLLM: ",
 )
 """What no package can mend: others' schemas, no right to make a namespace, a Python newer than
-Triton's, no GPU.
+Triton's, no GPU, vLLM's own environment.
 """
 
 
@@ -77,6 +78,7 @@ MAKE_MUCH_ONCE = {
     "test_trainer",
     "test_transformers_serve",
     "test_triton_serving",
+    "test_vllm",
 }
 """The tests of such a file share a server or a trained model, so one process runs them all."""
 
