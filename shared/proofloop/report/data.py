@@ -22,8 +22,7 @@ from proofloop.runs.costs import Bill, Costs, CostTally, bills, spec_of
 from proofloop.runs.figures import Figure
 from proofloop.runs.given import cases_of
 from proofloop.runs.model_registry import ServedVersion, served_log
-from proofloop.runs.planned import planned_proofs, steps_of
-from proofloop.runs.search.records import refinements_posed
+from proofloop.runs.planned import posed_proofs, steps_of
 from proofloop.schema import keys
 from proofloop.schema.ids import case_id
 from proofloop.schema.records import MODEL_ROLES, LabelKind, ModelRole, TrainingStep
@@ -111,7 +110,7 @@ def read_report(
     order = _order(store, spec)
     planned = None
     if order:
-        planned = planned_proofs(spec, store) + refinements_posed(store, spec)
+        planned = posed_proofs(store, spec)
     if dead_letters is None:
         dead_letters = sum(1 for _ in store.list(keys.dead_letters(run_id)))
     served = {role: _served(store, spec, role) for role in MODEL_ROLES}

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from proofloop.config.run_file import Budget, RunSpec
 from proofloop.errors import BudgetUsedUp, StoreError
-from proofloop.runs.costs import HOUR_S, ByRole, Spent, money, summed
+from proofloop.runs.costs import HOUR_S, ByRole, Spent, money_of, summed
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ProblemPosed, ProofReviewed, ProofWritten
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Record
@@ -89,12 +89,11 @@ class Meter:
 
     def __init__(self, spec: RunSpec, used: Callable[[], ByRole], seconds: Callable[[], float]):
         self._spec, self._seconds = spec, seconds
-        self._prices = {role: spec.prices.of(role) for role in MODEL_ROLES}
         self.used = used
 
     @property
     def money(self) -> float:
-        return self._money_of(self.used())
+        return money_of(self._spec.prices, self.used())
 
     def over(self, more: ByRole = NOTHING) -> str:
         """The first limit that is reached once `more` is spent too; empty if none is."""
@@ -104,7 +103,7 @@ class Meter:
         spent = summed(self.used(), more)
         if budget.tokens is not None and _tokens(spent) >= budget.tokens:
             return f"tokens = {budget.tokens}"
-        if budget.money is not None and self._money_of(spent) >= budget.money:
+        if budget.money is not None and money_of(self._spec.prices, spent) >= budget.money:
             return f"money = {budget.money:g}"
         if budget.hours is not None and self._seconds() >= budget.hours * HOUR_S:
             return f"hours = {budget.hours:g}"
@@ -130,12 +129,6 @@ class Meter:
             calls * mean.prompt_tokens,
             calls * mean.completion_tokens,
             calls * mean.engine_seconds,
-        )
-
-    def _money_of(self, by_role: ByRole) -> float:
-        return sum(
-            money(self._prices[role], of.prompt_tokens, of.completion_tokens, of.engine_seconds)
-            for role, of in by_role.items()
         )
 
     def used_up(self, labeled: int, planned: int, running: int = 0) -> BudgetUsedUp:

@@ -247,6 +247,14 @@ def spent(provenance: Provenance, prices: EnginePrices) -> Spent:
     return Spent(1, *used, money(prices, *used))
 
 
+def money_of(prices: Prices, spent: ByRole) -> float:
+    """The price of these costs, of all roles together."""
+    return sum(
+        money(prices.of(role), of.prompt_tokens, of.completion_tokens, of.engine_seconds)
+        for role, of in spent.items()
+    )
+
+
 def money(
     prices: EnginePrices, prompt_tokens: float, completion_tokens: float, engine_seconds: float
 ) -> float:

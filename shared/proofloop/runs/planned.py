@@ -76,10 +76,15 @@ def _has_problems(spec: RunSpec) -> bool:
     return spec.fine_tuning is None
 
 
+def posed_proofs(store: Store, spec: RunSpec) -> int:
+    """The number of requested proofs, those of searches included."""
+    return planned_proofs(spec, store) + refinements_posed(store, spec)
+
+
 def labeled_and_posed(store: Store, spec: RunSpec) -> tuple[int, int]:
     """The number of proofs with a label, and of requested proofs, searches included."""
     labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
-    return labeled, planned_proofs(spec, store) + refinements_posed(store, spec)
+    return labeled, posed_proofs(store, spec)
 
 
 def is_complete(store: Store, spec: RunSpec) -> bool:

@@ -16,11 +16,10 @@ from proofloop.config.run_file import Prices, RunSpec
 from proofloop.config.settings import Settings
 from proofloop.errors import ConfigError, ProofloopError
 from proofloop.runs.budget import TimeTaken
-from proofloop.runs.costs import ByRole, Spent, money
+from proofloop.runs.costs import Spent, money_of
 from proofloop.runs.index.tables import Totals, totals
-from proofloop.runs.planned import planned_proofs
+from proofloop.runs.planned import posed_proofs
 from proofloop.runs.progress import Rate
-from proofloop.runs.search.records import refinements_posed
 from proofloop.schema import keys
 from proofloop.store import Store
 from proofloop.store.renewed import newest
@@ -121,7 +120,7 @@ class LiveRuns:
 
     def _read_planned(self, spec: RunSpec) -> int | None:
         try:
-            return planned_proofs(spec, self._store) + refinements_posed(self._store, spec)
+            return posed_proofs(self._store, spec)
         except ConfigError:
             return None
 
@@ -141,7 +140,7 @@ class LiveRuns:
             calls=dict(sorted(calls.items())),
             tokens=tokens,
             tokens_per_second=watched.tokens.per_second(int(tokens)) if calls else 0.0,
-            money=_money(spec.prices, spent),
+            money=money_of(spec.prices, spent) if spec.prices != Prices() and spent else None,
             seconds_left=self._seconds_left(spec.name, watched, found.proofs, left),
             queues=queues,
             queues_problem=problem,
@@ -158,15 +157,6 @@ class LiveRuns:
             )
             rate = done / worked if worked else 0.0
         return left / rate if rate else None
-
-
-def _money(prices: Prices, spent: ByRole) -> float | None:
-    if prices == Prices() or not spent:
-        return None
-    return sum(
-        money(prices.of(role), of.prompt_tokens, of.completion_tokens, of.engine_seconds)
-        for role, of in spent.items()
-    )
 
 
 class _Queues:

@@ -35,8 +35,7 @@ from proofloop.runs.answers import Readability, Unread, readability
 from proofloop.runs.figures import Figure
 from proofloop.runs.labels import labels_of
 from proofloop.runs.model_registry import published_versions
-from proofloop.runs.planned import is_complete, planned_proofs
-from proofloop.runs.search.records import refinements_posed
+from proofloop.runs.planned import is_complete, posed_proofs
 from proofloop.schema import keys
 from proofloop.schema.records import MODEL_ROLES
 from proofloop.store import Store
@@ -216,7 +215,7 @@ def _line(store: Store, spec: RunSpec) -> dict[str, Any]:
     labeled = sum(1 for _ in store.list(keys.labels(spec.name)))
     planned: int | None
     try:
-        planned = planned_proofs(spec, store) + refinements_posed(store, spec)
+        planned = posed_proofs(store, spec)
         missing = "in training" if spec.fine_tuning else f"{labeled} of {planned}"
         state = "complete" if is_complete(store, spec) else missing
     except ConfigError:  # the problem file was moved, or is on another machine

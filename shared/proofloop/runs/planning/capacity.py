@@ -18,7 +18,7 @@ from proofloop.config.run_file.labeling import Labeling
 from proofloop.errors import ConfigError
 from proofloop.runs.costs import HOUR_S, CostTally, Spent, bills, money, spec_of
 from proofloop.runs.search.records import searches_of
-from proofloop.schema.records import MODEL_ROLES, ModelRole, Role
+from proofloop.schema.records import MODEL_ROLES, PIPELINE_ROLES, ModelRole, Role
 from proofloop.store import Store
 
 LABELER_S = 0.1
@@ -145,15 +145,8 @@ def work_of_a_proof(proofs: Habits, spec: RunSpec) -> dict[Role, RoleWork]:
     )
 
 
-def _works(
-    generator: RoleWork, verifier: RoleWork, meta_verifier: RoleWork, labeler: RoleWork
-) -> dict[Role, RoleWork]:
-    return {
-        "generator": generator,
-        "verifier": verifier,
-        "meta_verifier": meta_verifier,
-        "labeler": labeler,
-    }
+def _works(*works: RoleWork) -> dict[Role, RoleWork]:
+    return dict(zip(PIPELINE_ROLES, works, strict=True))
 
 
 def _judged(analyses: float, m: int, proofs: Habits, rule: Labeling) -> RoleWork:
