@@ -20,8 +20,9 @@ from proofloop.errors import ConfigError
 from proofloop.method.domains import Checker, find_checker
 from proofloop.method.domains.nano import parse_question
 from proofloop.runs.answers import proofs_of
+from proofloop.runs.changes import what_decides
 from proofloop.runs.planned import is_complete
-from proofloop.runs.spec import find_spec, what_decides
+from proofloop.runs.spec import find_spec
 from proofloop.schema.given import GivenCase, GivenPortion
 from proofloop.schema.ids import single_call
 from proofloop.schema.records import MODEL_ROLES, digest

@@ -18,7 +18,7 @@ from proofloop.config.run_file.training import Training
 from proofloop.errors import ConfigError
 from proofloop.method.domains import load_checker
 from proofloop.pipeline.embedded import EmbeddedPipeline
-from proofloop.runs.answers import proofs_of, question_of
+from proofloop.runs.answers import proofs_and_questions
 from proofloop.runs.create import create_run
 from proofloop.runs.figures import Evaluation, evaluate_run
 from proofloop.runs.progress import RunProgress
@@ -139,8 +139,7 @@ def _of_given(spec: RunSpec) -> RunSpec:
 
 def _readable_proofs(store: Store, run_id: str) -> Iterator[GivenCase]:
     """The proofs of a run as cases of another."""
-    for proof in proofs_of(store, run_id):
+    for proof, question in proofs_and_questions(store, run_id):
         if proof.verdict.outcome == "valid":
-            question = question_of(store, run_id, proof.problem_id)
             origin = Given(origin=f"{run_id}/{proof.id}")
             yield GivenCase(question=question, solution=proof.solution, given=origin)

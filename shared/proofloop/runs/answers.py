@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 
 from proofloop.schema import keys
 from proofloop.schema.ids import AnswerKind
@@ -139,6 +140,13 @@ def proofs_of(store: Store, run_id: str) -> Iterator[Proof]:
 def question_of(store: Store, run_id: str, problem_id: str) -> str:
     """The text of a problem of the run."""
     return get_record(store, keys.problem(run_id, problem_id), Problem).question
+
+
+def proofs_and_questions(store: Store, run_id: str) -> Iterator[tuple[Proof, str]]:
+    """The run's proofs with the texts of their problems, each read once."""
+    for problem_id, proofs in groupby(proofs_of(store, run_id), lambda proof: proof.problem_id):
+        question = question_of(store, run_id, problem_id)
+        yield from ((proof, question) for proof in proofs)
 
 
 def critiques_of(store: Store, run_id: str, proof_id: str) -> Iterator[Critique]:

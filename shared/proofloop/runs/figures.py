@@ -16,7 +16,12 @@ from statistics import fmean
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.method.domains import Checker, load_checker
-from proofloop.runs.answers import critiques_of, meta_critiques_of, proofs_of, question_of
+from proofloop.runs.answers import (
+    critiques_of,
+    meta_critiques_of,
+    proofs_and_questions,
+    question_of,
+)
 from proofloop.runs.labels import find_label
 from proofloop.runs.search.records import searches_of
 from proofloop.schema import keys
@@ -139,8 +144,7 @@ def evaluate_run(store: Store, run_id: str, checker: Checker | None) -> Evaluati
     checker cannot check.
     """
     found: dict[str, Clusters] = {name: Clusters() for name in Evaluation.model_fields}
-    for proof in proofs_of(store, run_id):
-        question = question_of(store, run_id, proof.problem_id)
+    for proof, question in proofs_and_questions(store, run_id):
         _measure_proof(proof, question, store, checker, found)
     return Evaluation(**{name: clusters.figure() for name, clusters in found.items()})
 
@@ -152,8 +156,7 @@ def refinement_figures(
     by_iteration = [Clusters() for _ in range(iterations)]
     # By problem: self-score, is right.
     rated: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for proof in proofs_of(store, run_id):
-        question = question_of(store, run_id, proof.problem_id)
+    for proof, question in proofs_and_questions(store, run_id):
         attempts = records_below(store, keys.attempts(run_id, proof.id), Proof)
         rights = [_is_right(attempt, question, checker) for attempt in (*attempts, proof)]
         for number, clusters in enumerate(by_iteration):
@@ -196,8 +199,7 @@ def meta_verifier_accuracy(store: Store, run_id: str, checker: Checker | None) -
     else the checker's score.
     """
     clusters = Clusters()
-    for proof in proofs_of(store, run_id):
-        question = question_of(store, run_id, proof.problem_id)
+    for proof, question in proofs_and_questions(store, run_id):
         for critique in critiques_of(store, run_id, proof.id):
             for meta in meta_critiques_of(store, run_id, proof.id, critique.index).values():
                 is_right = _is_right_meta(proof, question, critique, meta, checker)

@@ -8,36 +8,23 @@ first spec, and the last one counts: read a spec through `find_spec`.
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from proofloop.config.frozen import Difference, differences, read_frozen
 from proofloop.config.given_files import given_cases
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec
-from proofloop.engine import find_engine
 from proofloop.errors import ConfigError, NotFound, RunNotFound
-from proofloop.method.prompts import PromptPack, find_pack, load_pack, pack_names
-from proofloop.runs.flow import endpoint_settings
+from proofloop.method.prompts import PromptPack, find_pack, pack_names
+from proofloop.runs.changes import FILES, engine_decides, is_engine_setting, is_free
 from proofloop.runs.given import new_cases
 from proofloop.schema import keys
 from proofloop.schema.ids import is_id
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Problem, Record
 from proofloop.store import Store, find_record, put_new, put_record, records_below
 
-SECTIONS_THAT_MOVE = ("flow", "prices", "budget")
-FILES = (
-    ("base",),
-    ("problems", "file"),
-    ("problems", "given_proofs"),
-    ("problems", "given_analyses"),
-    ("fine_tuning", "demonstrations"),
-)
-GROWING = (("problems", "count"), ("problems", "proofs_per_problem"))
-
-ENGINE_TABLES = ("settings", *MODEL_ROLES)
 FROZEN_HINT = (
     "a run keeps what decides its answers: take the stored value, or give the run another name"
 )
@@ -109,10 +96,10 @@ def check_run(
         )
     changes = list(differences(spec, stored))
     others = [
-        role for role in MODEL_ROLES if _engine_decides(spec, role) != _engine_decides(stored, role)
+        role for role in MODEL_ROLES if engine_decides(spec, role) != engine_decides(stored, role)
     ]
     for change in changes:
-        if not is_free(change, spec) and (others or not _is_engine_setting(change)):
+        if not is_free(change, spec) and (others or not is_engine_setting(change)):
             raise ConfigError(
                 f"run {spec.name!r} was begun with another run file: {change}", FROZEN_HINT
             )
@@ -168,98 +155,17 @@ def keep_problems(store: Store, spec: RunSpec) -> bool:
     return put_new(store, key, now, durable=True)
 
 
-def what_decides(spec: RunSpec) -> str:
-    """The settings that decide a run's answers, apart from its name and the questions: equal if the
-    answers are equal. Raises ConfigError for an invalid prompt pack.
-    """
-    all_set = (
-        each
-        for each in differences(spec, None)
-        if each.path != ("name",) and not _is_engine_setting(each)
-    )
-    decisive = [str(each) for each in all_set if not is_free(each, spec) or each.path in GROWING]
-    prompts = load_pack(spec.prompts, spec.base).model_dump_json()
-    return "\n".join(
-        [*decisive, *(str(_engine_decides(spec, role)) for role in MODEL_ROLES), prompts]
-    )
-
-
-def is_free(change: Difference, spec: RunSpec) -> bool:
-    """Whether a resumed run may have this change. Endpoints may change, but not the settings of an
-    endpoint that decide answers.
-    """
-    if change.path[0] == "engine" and change.path[-1] == "endpoints":
-        kind = _engine_of(spec, change.path)
-        return _decisive_settings(kind, change.now) == _decisive_settings(kind, change.before)
-    return may_change(change.path, spec)
-
-
-def _engine_of(spec: RunSpec, path: tuple[str, ...]) -> str:
-    """The engine whose table holds this key."""
-    role = next((role for role in MODEL_ROLES if role == path[1]), None)
-    return spec.engine.of(role).kind if role else spec.engine.kind
-
-
-def _changeable(kind: str) -> frozenset[str]:
-    """The settings that a resumed run may change; none of an engine that is not installed."""
-    info = find_engine(kind)
-    return info.changeable if info else frozenset()
-
-
-def _decisive_settings(kind: str, endpoints: Any) -> list[str]:
-    """The settings of each endpoint that decide answers, as JSON. Without endpoints there is one
-    without settings.
-    """
-    tables = endpoints if isinstance(endpoints, list) and endpoints else [None]
-    return sorted({_decisive(kind, table) for table in tables})
-
-
-def _decisive(kind: str, table: Any) -> str:
-    own = table if isinstance(table, Mapping) else {}  # Triton's endpoints are addresses
-    free = _changeable(kind) | {"endpoints", "weight"}
-    return json.dumps({name: own[name] for name in sorted(own) if name not in free})
-
-
-def _engine_decides(spec: RunSpec, role: ModelRole) -> list[str]:
-    """The settings that decide a role's answers, at each of its endpoints."""
-    engine = spec.engine.of(role)
-    return _decisive_settings(engine.kind, [own for own, _ in endpoint_settings(engine)])
-
-
-def _is_engine_setting(change: Difference) -> bool:
-    return change.path[0] == "engine" and "settings" in change.path[1:3]
-
-
 def _refuse_engine(spec: RunSpec, stored: RunSpec, role: ModelRole) -> NoReturn:
     """Raise the error for a role that got an address of its own: it inherits neither endpoints nor
     their settings.
     """
-    now, before = (", ".join(_engine_decides(each, role)) for each in (spec, stored))
+    now, before = (", ".join(engine_decides(each, role)) for each in (spec, stored))
     raise ConfigError(
         f"run {spec.name!r} was begun with other settings of the {role}'s engine: {now}, was"
         f" {before}",
         f"repeat what the endpoints set under [engine.{role}.settings], or give the run another"
         " name",
     )
-
-
-def may_change(path: tuple[str, ...], spec: RunSpec) -> bool:
-    """Whether a resumed run may have another value of this key. `_check_growth` checks that
-    [problems] only grows.
-    """
-    match path:
-        case ("base",) | ("problems", _):
-            return path in FILES or path in GROWING
-        case ("training", _, "settings", "tokens_per_pass"):
-            return True
-        case ("fine_tuning", name):
-            return path in FILES or name == "tokens_per_pass"
-        case ("engine", *names):
-            setting = next((name for name in names if name not in ENGINE_TABLES), "")
-            return setting in _changeable(_engine_of(spec, path))
-        case (section, *_):
-            return section in SECTIONS_THAT_MOVE
-    return False
 
 
 def _check_growth(store: Store, spec: RunSpec, stored: RunSpec) -> None:

@@ -13,8 +13,9 @@ import pytest
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError, StoreError
 from proofloop.method.prompts import load_pack
+from proofloop.runs.changes import may_change, what_decides
 from proofloop.runs.create import create_run
-from proofloop.runs.spec import check_run, find_spec, may_change, what_decides
+from proofloop.runs.spec import check_run, find_spec
 from proofloop.schema import keys
 from proofloop.schema.records import Record
 from proofloop.store import LocalStore, put_record
