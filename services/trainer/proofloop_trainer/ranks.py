@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -25,6 +26,7 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from proofloop.errors import ConfigError, ProofloopError
@@ -199,8 +201,6 @@ def place(model: PreTrainedModel) -> None:
         model.to(device())  # type: ignore[arg-type]  # torch's stubs and transformers' wrapper disagree
         return
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
-    if plugin.activation_checkpointing:
-        model.activation_checkpointing_enable()
     is_offloaded = isinstance(plugin.cpu_offload, CPUOffloadPolicy)
     options: dict[str, Any] = {
         "mesh": init_device_mesh(device().type, (count(),)),
@@ -210,6 +210,9 @@ def place(model: PreTrainedModel) -> None:
         else OffloadPolicy(),
     }
     for layer in _layers(model):
+        if plugin.activation_checkpointing:
+            # transformers' own checkpointing needs the training mode, see `policy.load_model`
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
         fully_shard(layer, reshard_after_forward=plugin.reshard_after_forward, **options)
     fully_shard(model, **options)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoTokenizer, Gemma3Config, PretrainedConfig
+from transformers import AutoTokenizer, Gemma3Config, PretrainedConfig
 
 from proofloop.config.demonstration_file import Demonstration, Turn
 from proofloop.errors import ProofloopError
@@ -17,16 +17,20 @@ from proofloop_trainer.export import dtype_of
 from proofloop_trainer.fine_tuning.encoding import Encoder, RowTooLong
 from proofloop_trainer.grpo.batch import answer_of, collate
 from proofloop_trainer.grpo.learner import GrpoLearner
-from proofloop_trainer.grpo.policy import load_model, score
+from proofloop_trainer.grpo.policy import score
 from proofloop_trainer.nano import BASE_FOLDER
 from tests.tiny_models import SIZES, random_model, tiny_model
 from tests.unit.trainer.grpo_examples import ONE_UPDATE, batch, sample, save_tiny_model
 
-WITH_DROPOUT = {
+RANDOM_IN_TRAINING = {
+    "llama": {"attention_dropout": 0.5},
     "seed_oss": {"head_dim": 8, "attention_dropout": 0.5, "residual_dropout": 0.5},
     "falcon": {"ffn_hidden_size": 48, "attention_dropout": 0.5, "hidden_dropout": 0.5},
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32, "dropout": 0.5, "layerdrop": 0.5},
+    "mixtral": {"num_local_experts": 4, "router_jitter_noise": 0.5},
+    "phimoe": {"num_local_experts": 4, "input_jitter_noise": 0.5},
 }
+"""Models with dropout, skipped layers or noise in their training mode."""
 
 
 def composite(folder: Path, **text: object) -> PretrainedConfig:
@@ -45,9 +49,10 @@ def composite(folder: Path, **text: object) -> PretrainedConfig:
     return config
 
 
-@pytest.mark.parametrize("kind", WITH_DROPOUT)
-def test_scores_have_no_dropout_and_are_the_samplers(kind: str, tmp_path: Path):
-    sampler = tiny_model(kind, **WITH_DROPOUT[kind])
+@pytest.mark.parametrize("kind", RANDOM_IN_TRAINING)
+def test_a_model_in_training_scores_as_it_sampled(kind: str, tmp_path: Path):
+    save_tiny_model(tmp_path)  # for its tokenizer
+    sampler = tiny_model(kind, **RANDOM_IN_TRAINING[kind])
     sampler.save_pretrained(tmp_path)
     rows = [Row(tuple(range(3, 3 + n)), Sampling(), seed=n, max_tokens=12) for n in (4, 9)]
     decode(sampler, rows, frozenset())
@@ -62,19 +67,10 @@ def test_scores_have_no_dropout_and_are_the_samplers(kind: str, tmp_path: Path):
         for each in rows
     ]
     inputs = collate(answers)
-    trained = load_model(tmp_path).train()
-    first, again = (score(trained, inputs).logprobs_BT for _ in range(2))
+    with GrpoLearner(tmp_path, ONE_UPDATE) as learner:
+        first, again = (score(learner.model, inputs).logprobs_BT for _ in range(2))
     assert torch.equal(first, again)
     torch.testing.assert_close(first, inputs.sampler_logprobs_BT, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", WITH_DROPOUT)
-def test_a_saved_model_keeps_the_dropout_of_its_configuration(kind: str, tmp_path: Path):
-    tiny_model(kind, **WITH_DROPOUT[kind]).save_pretrained(tmp_path / "start")
-    load_model(tmp_path / "start").save_pretrained(tmp_path / "saved")
-    start, saved = (AutoConfig.from_pretrained(tmp_path / name) for name in ("start", "saved"))
-    for name in WITH_DROPOUT[kind]:
-        assert getattr(saved, name) == getattr(start, name)
 
 
 def test_a_model_with_a_configuration_for_its_text_takes_a_step(tmp_path: Path):

@@ -5,9 +5,7 @@ test_grpo_loss.py.
 from __future__ import annotations
 
 import gc
-import json
 import random
-import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -263,17 +261,6 @@ def test_opening_a_learner_is_silent_and_leaves_the_global_generators(
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
     assert learner.model.config.use_cache
-
-
-def test_dropout_of_the_models_configuration_is_off(model_folder, tmp_path):
-    shutil.copytree(model_folder, tmp_path / "model")
-    config = tmp_path / "model" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"attention_dropout": 0.5}))
-    losses = {
-        GrpoLearner(folder, ONE_UPDATE).step(batch(*ragged_samples(8))).loss
-        for folder in (model_folder, tmp_path / "model")
-    }
-    assert len(losses) == 1
 
 
 def test_closed_learner_frees_its_models_though_it_is_still_referenced(model_folder):

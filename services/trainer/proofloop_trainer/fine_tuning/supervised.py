@@ -96,7 +96,7 @@ def fine_tune(
     disable_progress_bar()
     make_room()
     with enough_for(f"supervised steps from {start}, passes of {schedule.tokens_per_pass} tokens"):
-        model = load_model(start).train()
+        model = load_model(start)
         ranks.place(model)
         _train(model, answers, schedule, seed, before_step, after_step)
     weights = ranks.full_tensors(model.state_dict().items())

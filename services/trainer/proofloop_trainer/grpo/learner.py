@@ -102,7 +102,7 @@ class GrpoLearner:
         with enough_for(f"opening {folder}"):
             with reading_model(folder):
                 self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.model = load_model(folder, temperature).train()
+            self.model = load_model(folder, temperature)
             self.replay = Replay(self.model)
             # Placed before the reference is loaded: a process holds one unsharded model at a time.
             ranks.place(self.model)

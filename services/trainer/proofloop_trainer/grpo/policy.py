@@ -9,13 +9,12 @@ Legend: B sequences, T positions of prompt and completion.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
@@ -39,7 +38,8 @@ class Scores:
 
 
 def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
-    """Load a model in 32 bits with a fused head, without dropout: steps can be repeated exactly.
+    """Load a model in 32 bits with a fused head, in evaluation mode: it scores as it samples, and
+    steps can be repeated exactly. The training mode would add dropout, and noise in some routers.
 
     Raises ConfigError if it cannot be loaded, or if the folder lacks weights: transformers would
     fill them with random numbers.
@@ -55,7 +55,6 @@ def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
             f"the model in {folder} lacks {len(missing)} weights: {', '.join(missing[:3])}",
             "give a complete folder: copy or download it again",
         )
-    _disable_dropout(model)
     add_fused_lm_head(model, temperature=temperature, outputs=("log_probs", "entropy"))
     return model
 
@@ -63,29 +62,8 @@ def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
 def load_reference(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
     """Load a model that only scores and is never trained."""
     model = load_model(folder, temperature)
-    model.eval()
     model.requires_grad_(False)
     return model
-
-
-def _disable_dropout(model: PreTrainedModel) -> None:
-    """Set all probabilities of dropout to 0. `model.config` keeps its own, to be saved with them.
-
-    Layers read them from an `nn.Dropout`, from an attribute of theirs or from their configuration.
-    """
-    saved = copy.deepcopy(model.config)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for owner in (module, getattr(module, "config", None)):
-            _zero_dropout(owner)
-    model.config = saved
-
-
-def _zero_dropout(owner: object) -> None:
-    for name, value in list(getattr(owner, "__dict__", {}).items()):
-        if "drop" in name and isinstance(value, float):  # hidden_dropout, resid_pdrop, layerdrop
-            setattr(owner, name, 0.0)
 
 
 def score(model: PreTrainedModel, inputs: Pass) -> Scores:
