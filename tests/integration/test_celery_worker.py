@@ -148,8 +148,7 @@ def test_what_celery_cannot_read_is_a_dead_letter_with_its_reason(
     place.ends_calmly()
 
 
-def test_events_of_the_earlier_bus_are_understood(place: Place) -> None:
-    """It published bare events, and counted failures in the same header."""
+def test_an_event_that_is_no_task_is_understood(place: Place) -> None:
     place.start()
     place.publish(
         encode(EVENT), content_type="application/json", headers={FAILURES: 2}, type="ReviewJudged"

@@ -1,4 +1,4 @@
-"""Takes a GRPO step from the last checkpoint to the next version. `name` is the role that trains.
+"""Takes a GRPO step from the last checkpoint to the next version.
 
 The order of writing makes steps safe to repeat: the batch is stored before its step; then the
 checkpoint is published; then the version, whose manifest comes last and completes the step.
@@ -15,7 +15,7 @@ import torch
 
 from proofloop.runs.model_registry import MANIFEST, publish_folder, version_folder
 from proofloop.schema import keys
-from proofloop.schema.records import TrainingBatch, TrainingStep
+from proofloop.schema.records import ModelRole, TrainingBatch, TrainingStep
 from proofloop.store import Store, put_record
 from proofloop_trainer.checkpoint import verify_checkpoint, write_model_manifest
 from proofloop_trainer.export import copy_model, dtype_of, export_model
@@ -27,7 +27,7 @@ from proofloop_trainer.grpo.settings import GrpoSettings
 def open_learner(
     store: Store,
     run: str,
-    name: str,
+    role: ModelRole,
     steps: int,
     settings: GrpoSettings,
     first: Path,
@@ -37,7 +37,7 @@ def open_learner(
     if steps == 0:
         return GrpoLearner(first, settings, reference)
     with tempfile.TemporaryDirectory() as scratch:
-        key = keys.checkpoint(run, name, steps)
+        key = keys.checkpoint(run, role, steps)
         folder = version_folder(store, Path(scratch), key)
         return GrpoLearner.restore(folder, reference, settings.tokens_per_pass)
 
@@ -45,7 +45,7 @@ def open_learner(
 def take_step(
     store: Store,
     run: str,
-    name: str,
+    role: ModelRole,
     learner: GrpoLearner,
     batch: TrainingBatch,
     first: Path,
@@ -58,20 +58,20 @@ def take_step(
     After an error, open the learner again: it may have changes that were not published.
     """
     report = learner.step(batch)
-    version = keys.model(run, name, report.step)
+    version = keys.model(run, role, report.step)
     taken = put_record(
-        store, keys.step(run, name, report.step), _record(run, version, batch, report)
+        store, keys.step(run, role, report.step), _record(run, version, batch, report)
     )
     with tempfile.TemporaryDirectory() as scratch:
         full = Path(scratch, "checkpoint")
         model = Path(scratch, "model")
         learner.save(full)
-        publish_folder(store, full, keys.checkpoint(run, name, report.step))
+        publish_folder(store, full, keys.checkpoint(run, role, report.step))
         if is_last:
             keep_weights(store, version, full, dtype_of(first))
         export_model(full, model, dtype_of(first))
         publish_folder(store, model, version)
-    drop_older(store, keys.checkpoint(run, name, report.step))
+    drop_older(store, keys.checkpoint(run, role, report.step))
     return taken
 
 

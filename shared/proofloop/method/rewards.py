@@ -5,6 +5,7 @@ factors have names.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 RewardPreset = Literal["paper", "weighted"]
@@ -44,10 +45,7 @@ def verifier_reward(
     parts = {"format": 1.0, "score": score_reward(predicted, actual)}
     if meta_quality is not None:
         parts["meta"] = meta_quality
-    total = 1.0
-    for factor in parts.values():
-        total *= factor
-    return Reward(total, parts)
+    return Reward(prod(parts.values()), parts)
 
 
 def meta_verifier_reward(*, predicted: float | None, actual: float) -> Reward:
