@@ -14,13 +14,13 @@ from proofloop.api.results import ProofResult, best_proofs, read_result
 from proofloop.api.run import RunFile, as_store
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec, parse_runspec
+from proofloop.config.run_file.changes import what_decides
 from proofloop.config.run_file.problems import Problems
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError
 from proofloop.method.domains import Checker, find_checker
 from proofloop.method.domains.nano import parse_question
 from proofloop.runs.answers import proofs_of
-from proofloop.runs.changes import what_decides
 from proofloop.runs.planned import is_complete
 from proofloop.runs.spec import find_spec
 from proofloop.schema.given import GivenCase, GivenPortion

@@ -16,9 +16,9 @@ from proofloop.config.frozen import Difference, differences, read_frozen
 from proofloop.config.given_files import given_cases
 from proofloop.config.problem_file import problems_of
 from proofloop.config.run_file import RunSpec
+from proofloop.config.run_file.changes import FILES, engine_decides, is_engine_setting, is_free
 from proofloop.errors import ConfigError, NotFound, RunNotFound
 from proofloop.method.prompts import PromptPack, find_pack, pack_names
-from proofloop.runs.changes import FILES, engine_decides, is_engine_setting, is_free
 from proofloop.runs.given import new_cases
 from proofloop.schema import keys
 from proofloop.schema.ids import is_id

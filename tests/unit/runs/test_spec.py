@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from proofloop.config.run_file import RunSpec
+from proofloop.config.run_file.changes import may_change, what_decides
 from proofloop.errors import ConfigError, StoreError
 from proofloop.method.prompts import load_pack
-from proofloop.runs.changes import may_change, what_decides
 from proofloop.runs.create import create_run
 from proofloop.runs.spec import check_run, find_spec
 from proofloop.schema import keys

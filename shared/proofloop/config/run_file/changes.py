@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from proofloop.config.frozen import Difference, differences
-from proofloop.config.run_file import RunSpec
+from proofloop.config.run_file.engine import endpoint_tables
+from proofloop.config.run_file.spec import RunSpec
 from proofloop.engine import find_engine
 from proofloop.method.prompts import load_pack
-from proofloop.runs.flow import endpoint_settings
 from proofloop.schema.records import MODEL_ROLES, ModelRole
 
 SECTIONS_THAT_MOVE = ("flow", "prices", "budget")
@@ -81,7 +81,8 @@ def _decisive(kind: str, table: Any) -> str:
 def engine_decides(spec: RunSpec, role: ModelRole) -> list[str]:
     """The settings that decide a role's answers, at each of its endpoints."""
     engine = spec.engine.of(role)
-    return _decisive_settings(engine.kind, [own for own, _ in endpoint_settings(engine)])
+    tables = endpoint_tables(engine.settings) or [{}]
+    return _decisive_settings(engine.kind, [{**engine.settings, **own} for own in tables])
 
 
 def is_engine_setting(change: Difference) -> bool:
