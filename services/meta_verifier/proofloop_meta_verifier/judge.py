@@ -11,13 +11,12 @@ meta-critiques, whatever its score.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from proofloop.config.run_file import RunSpec
 from proofloop.config.run_file.labeling import Labeling
 from proofloop.method.label_rule import majority
-from proofloop.method.prompts import Prompt
 from proofloop.method.rewards import score_reward
 from proofloop.runs.answers import meta_critiques_of
 from proofloop.schema import keys
@@ -126,17 +125,22 @@ def _assess(
     rule = tools.runs.spec(event.run_id).labeling
     problem = tools.runs.problem(event.run_id, proof.problem_id)
     pack = tools.runs.pack(event.run_id)
-    prompt = pack.judge(problem.question, proof.solution, analysis, **problem.aids)
-    version = proof.meta_verifier_version or tools.runs.serving(event.run_id, "meta_verifier")
+    request = ModelRequest(
+        event.run_id,
+        "meta_verifier",
+        proof.meta_verifier_version or tools.runs.serving(event.run_id, "meta_verifier"),
+        pack.judge(problem.question, proof.solution, analysis, **problem.aids),
+        event.proof_id,
+        meta_name(event.index, 0),
+        priority=priority,
+        is_trained_on=_trains_verifier(event, proof, tools),
+    )
     wants_all = event.index == SELF_CRITIQUE or _is_given(event, proof) or not rule.stop_early
     first = m if wants_all else m // 2 + 1
-    there = meta_critiques_of(tools.store, event.run_id, event.proof_id, event.index)
-    ask = partial(
-        _ask, event, prompt, version, there, tools, priority, _trains_verifier(event, proof, tools)
-    )
-    assessments = ask(range(first))
+    found = meta_critiques_of(tools.store, event.run_id, event.proof_id, event.index)
+    assessments = _ask(event, request, range(first), found, tools)
     if _majority(_scores(assessments), rule, m) is None:
-        assessments += ask(range(first, m))
+        assessments += _ask(event, request, range(first, m), found, tools)
     return assessments
 
 
@@ -152,36 +156,21 @@ def _majority(scores: Sequence[Score], rule: Labeling, m: int) -> bool | None:
 
 def _ask(
     event: ProofReviewed,
-    prompt: Prompt,
-    version: str,
-    there: Mapping[int, MetaCritique],
-    tools: Tools,
-    priority: int | None,
-    is_trained_on: bool,
+    request: ModelRequest,
     numbers: range,
+    found: dict[int, MetaCritique],
+    tools: Tools,
 ) -> list[MetaCritique]:
-    """These meta-critiques. Those that are not `there` are requested all at once, and each is
+    """These meta-critiques. Those that are not in `found` are requested all at once, and each is
     stored as it comes.
     """
-    missing = [number for number in numbers if number not in there]
-    requests = [
-        ModelRequest(
-            event.run_id,
-            "meta_verifier",
-            version,
-            prompt,
-            event.proof_id,
-            meta_name(event.index, number),
-            priority=priority,
-            is_trained_on=is_trained_on,
-        )
-        for number in missing
-    ]
-    calls = [ModelCall(request, tools) for request in requests]
-    found = dict(there)
+    missing = [number for number in numbers if number not in found]
+    requests = [replace(request, name=meta_name(event.index, number)) for number in missing]
+    calls = [ModelCall(each, tools) for each in requests]
     for position, reply in replies_of(calls, _unneeded_once(event, tools)):
-        key = keys.meta_critique(event.run_id, event.proof_id, event.index, missing[position])
-        found[missing[position]] = tools.keep(key, _read(reply, requests[position], tools))
+        number = missing[position]
+        key = keys.meta_critique(event.run_id, event.proof_id, event.index, number)
+        found[number] = tools.keep(key, _read(reply, requests[position], tools))
     return [found[number] for number in numbers]
 
 
