@@ -24,6 +24,11 @@ OTHERS = (
         " `serving/start.sh` starts with it requires it.",
     ),
     ("PROOFLOOP_MODELS", "Triton's model repository, for `serving/start.sh`."),
+    (
+        "PROOFLOOP_POD_IP",
+        "The pod's address, for `serving/start.sh`: it decides whether Triton's metrics listen on"
+        " IPv6. The chart sets it.",
+    ),
     (FOLDER_VARIABLE, "The folder of the settings files that Triton's load requests name."),
     (
         "PROOFLOOP_SECRETS",
