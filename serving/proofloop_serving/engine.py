@@ -11,7 +11,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 import structlog
 import torch
 
-from proofloop.engine.base import Generation, GenerationRequest
+from proofloop.engine.base import FutureCall, Generation, GenerationRequest
 from proofloop.engine.local import LocalSettings
 from proofloop.engine.settings import read_settings
 from proofloop.errors import CallRefused, EngineError, NotFound, StoreError
@@ -52,26 +51,18 @@ class Options:
     when_done: Callable[[], None] = lambda: None
 
 
-@dataclass(eq=False)
-class LocalCall:
+class LocalCall(FutureCall):
     """A call of the in-process engine. `row` is set when the call starts; other threads may read
     its progress.
     """
 
-    request: GenerationRequest
-    options: Options
-    future: Future[Generation] = field(default_factory=Future)
-    cancel_asked: threading.Event = field(default_factory=threading.Event)
-    row: Row | None = None
-
-    def __post_init__(self) -> None:
-        self.when_done(self.options.when_done)
-
-    def result(self, timeout_s: float | None = None) -> Generation:
-        return self.future.result(timeout_s)
-
-    def when_done(self, callback: Callable[[], None]) -> None:
-        self.future.add_done_callback(lambda _: callback())
+    def __init__(self, request: GenerationRequest, options: Options) -> None:
+        super().__init__()
+        self.request = request
+        self.options = options
+        self.cancel_asked = threading.Event()
+        self.row: Row | None = None
+        self.when_done(options.when_done)
 
     def cancel(self) -> None:
         self.cancel_asked.set()

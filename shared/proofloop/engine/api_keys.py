@@ -38,5 +38,13 @@ def _fits_a_header(value: SecretStr | None) -> SecretStr | None:
     return SecretStr(key) if key else None
 
 
+def redact(text: str, key: SecretStr | None, length: int) -> str:
+    """The text without the key, printable, in one line, shortened, for logs and errors."""
+    secret = key.get_secret_value() if key else ""
+    line = " ".join((text.replace(secret, "***") if secret else text).split())
+    line = "".join(character if character.isprintable() else "\ufffd" for character in line)
+    return line if len(line) <= length else line[:length] + " ..."
+
+
 HeaderKey = Annotated[SecretStr | None, AfterValidator(_fits_a_header)]
 """A setting whose value is sent in a header; None if it is blank."""

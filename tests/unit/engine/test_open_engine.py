@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 import proofloop.engine.info
 from proofloop.api.drive import check_from_here
@@ -349,6 +349,11 @@ def test_no_secret_of_an_engine_is_taken_from_a_run_file(settings: type[BaseMode
 def test_a_server_that_was_away_for_days_is_waited_for_as_long_as_any() -> None:
     settings = TritonSettings(endpoints=["host:8001"])
     assert settings.backoff_s(5000, chance=0.0) == settings.longest_wait_s / 2
+
+
+def test_an_error_of_triton_neither_repeats_the_key_nor_writes_to_the_terminal() -> None:
+    settings = TritonSettings(endpoints=["host:8001"], admin_key=SecretStr("s3cret"))
+    assert settings.redact("\x1b[31mno s3cret\nhere") == "\ufffd[31mno *** here"
 
 
 def test_an_authority_that_is_not_here_is_named() -> None:

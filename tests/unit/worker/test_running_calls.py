@@ -18,7 +18,7 @@ import pytest
 import structlog
 
 from proofloop.bus import ACK, DELIVERY_LIMIT, Delivery, LocalBus, Outcome
-from proofloop.engine.base import Call, Engine, Generation, GenerationRequest
+from proofloop.engine.base import Call, Engine, FutureCall, Generation, GenerationRequest
 from proofloop.errors import EngineError, StoreError
 from proofloop.method.prompts import Prompt
 from proofloop.schema import keys
@@ -77,25 +77,19 @@ PATIENT = replace(QUICK, begin_s=60.0)
 """A lease only when the connection was lost."""
 
 
-class HeldCall:
+class HeldCall(FutureCall):
     """A call that the test answers."""
 
     def __init__(self, request: GenerationRequest) -> None:
+        super().__init__()
         self.request = request
         self.is_cancelled = False
-        self._future: Future[Generation] = Future()
 
     def answer(self, text: str) -> None:
-        self._future.set_result(Generation(text, "stop", 10, 20, 0.5, self.request.model))
+        self.future.set_result(Generation(text, "stop", 10, 20, 0.5, self.request.model))
 
     def fail(self, error: EngineError) -> None:
-        self._future.set_exception(error)
-
-    def result(self, timeout_s: float | None = None) -> Generation:
-        return self._future.result(timeout_s)
-
-    def when_done(self, callback: Callable[[], None]) -> None:
-        self._future.add_done_callback(lambda _: callback())
+        self.future.set_exception(error)
 
     def cancel(self) -> None:
         self.is_cancelled = True

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from proofloop.engine.api_keys import HeaderKey
+from proofloop.engine.api_keys import HeaderKey, redact
 from proofloop.engine.base import GenerationRequest
 from proofloop.engine.openai.address import LARGEST_PORT, read_address
 from proofloop.engine.settings import EngineSettings, MayChange, exponential_backoff_s
@@ -262,8 +262,5 @@ class OpenAISettings(EngineSettings):
         )
 
     def redact(self, text: str) -> str:
-        """The text without the key, printable, shortened to one line, for logs and errors."""
-        key = self.api_key.get_secret_value() if self.api_key else ""
-        line = " ".join((text.replace(key, "***") if key else text).split())
-        line = "".join(character if character.isprintable() else "\ufffd" for character in line)
-        return line if len(line) <= ERROR_TEXT_LENGTH else line[:ERROR_TEXT_LENGTH] + " ..."
+        """The text without the key, for logs and errors."""
+        return redact(text, self.api_key, ERROR_TEXT_LENGTH)

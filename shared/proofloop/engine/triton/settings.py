@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue, field_validator
 
-from proofloop.engine.api_keys import HeaderKey
+from proofloop.engine.api_keys import HeaderKey, redact
 from proofloop.engine.settings import EngineSettings, MayChange, exponential_backoff_s
 from proofloop.engine.triton.contract import MODEL_FILE, triton_name
 
@@ -129,7 +129,5 @@ class TritonSettings(EngineSettings):
         )
 
     def redact(self, text: str) -> str:
-        """The text without the key, in one line, shortened: fit for a log."""
-        key = self.admin_key.get_secret_value() if self.admin_key else ""
-        line = " ".join((text.replace(key, "***") if key else text).split())
-        return line if len(line) <= ERROR_TEXT_LENGTH else line[:ERROR_TEXT_LENGTH] + " ..."
+        """The text without the key, for logs and errors."""
+        return redact(text, self.admin_key, ERROR_TEXT_LENGTH)
