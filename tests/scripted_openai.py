@@ -178,6 +178,17 @@ def answers(text: str = "It holds.", **finish: Any) -> Script:
     return script
 
 
+def cuts(text: str) -> Script:
+    """Say the text, then break the connection."""
+
+    def script(exchange: Exchange) -> None:
+        exchange.begin()
+        exchange.say(text)
+        exchange.hang_up()
+
+    return script
+
+
 def refuses(status: int, body: object = "", **headers: str) -> Script:
     """Answer with an error status."""
     return lambda exchange: exchange.refuse(status, body, **headers)

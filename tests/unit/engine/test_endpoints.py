@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,6 @@ from proofloop.engine.simulated.answers import SimulatedSettings
 from proofloop.engine.simulated.engine import SimulatedEngine
 from proofloop.errors import AccessRefused, CallRefused, ConfigError, EngineError
 from proofloop.schema.records import Sampling
-from proofloop.store import LocalStore
 from proofloop.worker.engine_pool import Engines
 from tests.builders import runspec
 from tests.scripted_openai import Script, ScriptedServer, answers, refuses
@@ -229,13 +227,6 @@ def test_a_server_that_wants_a_key_names_the_variable_of_the_setting() -> None:
 
 # -- an engine a role
 # --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def engines(tmp_path: Path) -> Iterator[Engines]:
-    opened = Engines(LocalStore(tmp_path), tmp_path / "cache")
-    yield opened
-    opened.close()
 
 
 def by_role(server: ScriptedServer, verifier: dict[str, object]) -> RunSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -207,13 +207,6 @@ def test_secrets_are_not_repeated(settings: dict[str, Any]) -> None:
 
 # -- the engines of a process
 # ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def engines(tmp_path: Path) -> Iterator[Engines]:
-    opened = Engines(LocalStore(tmp_path), tmp_path / "cache")
-    yield opened
-    opened.close()
 
 
 def served_by(server: ScriptedServer, *, seed_bits: int = 63, **sections: Any) -> RunSpec:

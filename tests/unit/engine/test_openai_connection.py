@@ -15,29 +15,12 @@ from typing import Any
 
 import pytest
 
-from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.engine.openai.address import read_address
-from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.engine.openai.sockets import QUIET_S, watched_socket
-from proofloop.errors import ConfigError, EngineError
-from proofloop.schema.records import Sampling
+from proofloop.errors import ConfigError
 from tests.integration.certificates import Certificates, make_certificates
 from tests.scripted_openai import Exchange, ScriptedServer, answers, refuses
-from tests.unit.engine.conftest import Connect, Serve
-
-
-def ask(seed: int = 1) -> GenerationRequest:
-    messages = (ChatMessage("user", "Prove it."),)
-    return GenerationRequest(
-        f"generator:{seed}", "prover-7", messages, Sampling(max_tokens=64), seed
-    )
-
-
-def fails_with(engine: OpenAIEngine) -> EngineError:
-    with pytest.raises(EngineError) as caught:
-        engine.submit(ask()).result(60)
-    return caught.value
-
+from tests.unit.engine.conftest import Connect, Serve, ask, fails_with
 
 # -- addresses
 # --------------------------------------------------------------------------------------------------
@@ -284,7 +267,7 @@ def test_a_proxy_gets_its_user_and_password(
     monkeypatch.setenv("HTTP_PROXY", f"http://me:p%40ss@127.0.0.1:{port}")
     engine = connect(serve(), base_url="http://model-server.example/v1", api_key="sk-1")
     for seed in range(2):  # the second uses the same connection
-        engine.submit(ask(seed)).result(60)
+        engine.submit(ask(seed=seed)).result(60)
     expected = "Basic " + base64.b64encode(b"me:p@ss").decode()
     assert [each.headers["proxy-authorization"] for each in proxy.received] == [expected] * 2
     assert [each.headers["authorization"] for each in proxy.received] == ["Bearer sk-1"] * 2
@@ -352,7 +335,7 @@ def test_a_private_authority_is_trusted_on_every_way(
         proxies = {"direct": "", "tunnel": proxy, "SOCKS": f"socks5://me:p%40ss@{socks.address}"}
         monkeypatch.setenv("ALL_PROXY", proxies[way])
         engine = connect(secure_server)
-        answered = [engine.submit(ask(seed)).result(60).text for seed in range(2)]
+        answered = [engine.submit(ask(seed=seed)).result(60).text for seed in range(2)]
         engine.close()
     assert answered == ["Over TLS.", "Over TLS."]
 
@@ -426,7 +409,7 @@ def test_of_many_calls_that_begin_together_each_has_its_time_to_connect(
     url = server.base_url.replace("http://127.0.0.1", "https://localhost")
     settings = {"base_url": url, "connect_timeout_s": 3.0, "max_attempts": 1}
     engine = connect(server, max_concurrency=256, idle_timeout_s=60, **settings)
-    calls = [engine.submit(ask(seed)) for seed in range(14)]
+    calls = [engine.submit(ask(seed=seed)) for seed in range(14)]
     assert [call.result(60).text for call in calls] == ["It holds."] * 14
 
 
@@ -448,7 +431,7 @@ def test_cookies_bind_no_later_call(serve: Serve, connect: Connect) -> None:
     server = serve(script)
     engine = connect(server)
     for seed in range(2):
-        engine.submit(ask(seed)).result(60)
+        engine.submit(ask(seed=seed)).result(60)
     assert ["cookie" in each.headers for each in server.received] == [False, False]
 
 

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
 import pytest
 
-from proofloop.engine.base import ChatMessage, GenerationRequest
+from proofloop.engine.base import ChatMessage
 from proofloop.engine.openai.body import BodyReader
 from proofloop.engine.openai.call import OpenAICall
-from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.engine.openai.stream import split_reasoning
 from proofloop.errors import EngineError
-from proofloop.schema.records import Sampling, Tokens
-from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, refuses
-from tests.unit.engine.conftest import Connect, Serve
+from proofloop.schema.records import Tokens
+from tests.scripted_openai import Exchange, Script, ScriptedServer, answers, cuts, refuses
+from tests.unit.engine.conftest import Connect, Serve, ask, fails_with
 from tests.waiting import wait_until
 
-SHORT = Sampling(max_tokens=64)
 SECRET = "sk-very-secret-0123456789"
-
-
-def ask(seed: int = 1, sampling: Sampling = SHORT) -> GenerationRequest:
-    messages = (ChatMessage("system", "You prove."), ChatMessage("user", "Prove it."))
-    return GenerationRequest(f"generator:{seed}", "prover-7", messages, sampling, seed)
-
-
-def fails_with(engine: OpenAIEngine) -> EngineError:
-    with pytest.raises(EngineError) as caught:
-        engine.submit(ask()).result(60)
-    return caught.value
 
 
 # -- the answer
@@ -54,8 +42,10 @@ def test_the_request_carries_the_sampling_and_asks_for_usage(
     serve: Serve, connect: Connect
 ) -> None:
     server = serve(answers())
-    sampling = Sampling(temperature=0.5, top_p=0.9, max_tokens=12)
-    connect(server, extra_body={"top_k": -1}).submit(ask(5, sampling)).result(60)
+    request = ask(seed=5, max_tokens=12, temperature=0.5, top_p=0.9)
+    turns = (ChatMessage("system", "You prove."), *request.messages)
+    engine = connect(server, extra_body={"top_k": -1})
+    engine.submit(replace(request, messages=turns)).result(60)
     assert server.received[0].body == {
         "model": "prover-7",
         "messages": [
@@ -94,7 +84,7 @@ def test_seeds_are_cut_to_what_the_server_takes(
     serve: Serve, connect: Connect, bits: int, expected: int
 ) -> None:
     server = serve(answers())
-    connect(server, seed_bits=bits).submit(ask(2**63 - 1)).result(60)
+    connect(server, seed_bits=bits).submit(ask(seed=2**63 - 1)).result(60)
     assert server.received[0].body["seed"] == expected
 
 
@@ -182,7 +172,7 @@ def test_token_counts_are_estimated_where_the_server_reports_none(
         exchange.end()
 
     generation = connect(script).submit(ask()).result(60)
-    assert (generation.prompt_tokens, generation.completion_tokens) == (5, tokens)
+    assert (generation.prompt_tokens, generation.completion_tokens) == (3, tokens)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +314,7 @@ def test_raw_logprobs_are_not_taken_for_those_of_a_reshaped_distribution(
     raw_are_kept: bool,
 ) -> None:
     server = serve(with_tokens([4], [-0.5], [1]))
-    request = ask(sampling=Sampling(temperature=temperature))
+    request = ask(temperature=temperature)
     kept = {}
     for kind in ("raw", "processed"):
         engine = connect(server, want_logprobs=True, logprobs_are=kind, extra_body=extra_body)
@@ -423,16 +413,6 @@ def test_a_request_that_can_never_work_is_sent_once(
     assert len(server.received) == 1
 
 
-def cut_in_the_middle(exchange: Exchange) -> None:
-    exchange.begin()
-    exchange.say("half an ans")
-    exchange.hang_up()
-
-
-def cut_before_the_first_token(exchange: Exchange) -> None:
-    exchange.hang_up()
-
-
 def ended_without_a_reason(exchange: Exchange) -> None:
     exchange.begin()
     exchange.say("half")
@@ -453,7 +433,7 @@ def failed_inside(exchange: Exchange) -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [cut_in_the_middle, cut_before_the_first_token, ended_without_a_reason, garbled, failed_inside],
+    [cuts("half an ans"), Exchange.hang_up, ended_without_a_reason, garbled, failed_inside],
 )
 def test_a_broken_stream_is_started_over(serve: Serve, connect: Connect, broken: Script) -> None:
     server = serve(broken, answers("Whole."))
@@ -592,7 +572,7 @@ def test_cancelling_closes_the_connection_and_keeps_what_came(
 def test_a_call_without_a_slot_waits_and_can_be_cancelled(serve: Serve, connect: Connect) -> None:
     server = serve(talk_then_stall, answers("Second."))
     engine = connect(server, max_concurrency=1)
-    first, second, third = (engine.submit(ask(seed)) for seed in range(3))
+    first, second, third = (engine.submit(ask(seed=seed)) for seed in range(3))
     wait_for_requests(server, 1)
     second.cancel()
     assert second.result(30).finish_reason == "cancelled"
@@ -618,7 +598,7 @@ def test_two_hundred_streams_at_once(serve: Serve, connect: Connect) -> None:
 
     server = serve(echo)
     engine = connect(server, max_concurrency=256, idle_timeout_s=60)
-    calls = [engine.submit(ask(seed)) for seed in range(200)]
+    calls = [engine.submit(ask(seed=seed)) for seed in range(200)]
     assert [call.result(60).text for call in calls] == [str(seed) for seed in range(200)]
 
 
@@ -631,7 +611,7 @@ def test_connections_are_used_again(connect: Connect) -> None:
 
     engine = connect(script)
     for seed in range(3):
-        engine.submit(ask(seed)).result(60)
+        engine.submit(ask(seed=seed)).result(60)
     assert len(ports) == 1
 
 

@@ -12,39 +12,26 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import structlog
 
-from proofloop.engine.base import ChatMessage, GenerationRequest
-from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.errors import AccessRefused, CallRefused, EngineError
-from proofloop.schema.records import Sampling
 from tests.scripted_openai import (
     Exchange,
     Script,
     answers,
     chunk,
+    cuts,
     depending_on,
     refuses,
     sends,
     sends_raw,
 )
-from tests.unit.engine.conftest import Connect, Serve
+from tests.unit.engine.conftest import Connect, Serve, ask, fails_with
+from tests.waiting import wait_until
 
 STOP = chunk({}, "stop")
 DONE = b"data: [DONE]\n\n"
 POISON = "POISON"
-
-
-def ask(prompt: str = "Prove it.", max_tokens: int = 64, seed: int = 1) -> GenerationRequest:
-    messages = (ChatMessage("user", prompt),)
-    return GenerationRequest(
-        f"generator:{prompt}", "prover-7", messages, Sampling(max_tokens=max_tokens), seed
-    )
-
-
-def fails_with(engine: OpenAIEngine, prompt: str = "Prove it.") -> EngineError:
-    with pytest.raises(EngineError) as caught:
-        engine.submit(ask(prompt)).result(60)
-    return caught.value
 
 
 # -- answers in other dialects
@@ -188,17 +175,11 @@ def test_a_call_that_is_always_silent_fails_alone(serve: Serve, connect: Connect
 # ------------------------------------------------------------------------------------------
 
 
-def dies_in_the_middle(exchange: Exchange) -> None:
-    exchange.begin()
-    exchange.say("half an ans")
-    exchange.hang_up()
-
-
 ALWAYS = {
     "500": refuses(500, {"error": {"message": "template error", "code": 500}}),
     "502": refuses(502, "<html>Bad gateway</html>"),
-    "cut": dies_in_the_middle,
-    "cut early": lambda exchange: exchange.hang_up(),
+    "cut": cuts("half an ans"),
+    "cut early": Exchange.hang_up,
     "error event": sends(
         chunk({"content": "a"}) + b'data: {"error": {"message": "worker died", "code": "oops"}}\n\n'
     ),
@@ -387,11 +368,7 @@ def test_the_end_of_an_old_stream_is_no_answer_to_another_call(connect: Connect)
 
 
 def test_what_had_come_of_a_call_that_always_fails_is_handed_over(connect: Connect) -> None:
-    def cut(exchange: Exchange) -> None:
-        exchange.begin()
-        exchange.say("## Solution\n\nLet ")
-        exchange.hang_up()
-
+    cut = cuts("## Solution\n\nLet ")
     error = fails_with(connect(depending_on(POISON, cut, answers())), POISON)
     assert isinstance(error, CallRefused) and error.partial == "## Solution\n\nLet "
     assert error.cause == "the stream was cut"
@@ -724,17 +701,11 @@ def test_requests_are_held_to_so_many_a_minute(serve: Serve, connect: Connect) -
 
 
 def test_a_server_that_asks_to_wait_holds_back_all_calls(serve: Serve, connect: Connect) -> None:
-    refused = threading.Event()
-
-    def refuse_once(exchange: Exchange) -> None:
-        exchange.refuse(429, "slow down", Retry_After="0.6")
-        refused.set()
-
-    server = serve(refuse_once, answers())
+    server = serve(refuses(429, "slow down", Retry_After="0.6"), answers())
     engine = connect(server)
-    first = engine.submit(ask())
-    assert refused.wait(5)
-    time.sleep(0.1)  # so that the engine has read it
+    with structlog.testing.capture_logs() as logs:
+        first = engine.submit(ask())
+        assert wait_until(lambda: bool(logs))  # the engine has read the refusal
     engine.submit(ask("Another.")).result(60)
     first.result(60)
     assert server.received[1].at_s - server.received[0].at_s >= 0.6
