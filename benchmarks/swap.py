@@ -30,10 +30,11 @@ from tests.nano_base import nano_base_folder
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import ChatMessage, Engine, GenerationRequest
 from proofloop.errors import EngineError
-from proofloop.runs.model_registry import publish_folder, served_log
+from proofloop.runs.model_registry import served_log
 from proofloop.schema import keys
 from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore, Store
+from proofloop.store.model_folders import publish_folder
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.tools import Tools
 from proofloop_trainer.checkpoint import write_model_manifest

@@ -21,7 +21,6 @@ from proofloop.method.prompts.phrases import (
     META_SCORE,
 )
 from proofloop.runs.create import create_run
-from proofloop.runs.model_registry import MANIFEST, publish_folder
 from proofloop.schema import keys
 from proofloop.schema.records import (
     Critique,
@@ -35,6 +34,7 @@ from proofloop.schema.records import (
     Verdict,
 )
 from proofloop.store import LocalStore, Store, put_record
+from proofloop.store.model_folders import MANIFEST, publish_folder
 from proofloop.worker.tools import Tools
 
 RUN = "r1"

@@ -30,8 +30,8 @@ from proofloop.method.domains.nano import (
     render_proof,
     score_of,
 )
-from proofloop.runs.model_registry import version_folder
 from proofloop.store import open_store
+from proofloop.store.model_folders import version_folder
 from proofloop_trainer.nano.claims import imperfect_claims
 from proofloop_trainer.nano.demonstrations import render_critique
 from proofloop_trainer.nano.evaluate import measure

@@ -21,9 +21,9 @@ from proofloop.config.settings import load_settings
 from proofloop.curriculum.status import manifests
 from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.method.prompts import load_pack
-from proofloop.runs.model_registry import version_folder
 from proofloop.schema.records import ModelRole, Sampling
 from proofloop.store import open_store
+from proofloop.store.model_folders import version_folder
 from proofloop_serving.engine import LocalEngine
 from proofloop_trainer.nano.demonstrations import Demonstration, demonstrate
 

@@ -11,9 +11,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from proofloop.config.settings import load_settings as load_places
 from proofloop.errors import ConfigError
-from proofloop.runs.model_registry import verify_version, version_folder
 from proofloop.schema import keys
 from proofloop.store import LocalStore, open_store
+from proofloop.store.model_folders import verify_version, version_folder
 from proofloop_serving.calls import ServingEngine
 from proofloop_serving.settings import TransformersSettings, load_settings
 

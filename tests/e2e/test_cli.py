@@ -36,11 +36,11 @@ from proofloop.errors import install_hint
 from proofloop.runs.create import create_run
 from proofloop.runs.dead_letters import DeadLetterRecord
 from proofloop.runs.labels import find_label
-from proofloop.runs.model_registry import version_folder
 from proofloop.schema import keys
 from proofloop.schema.events import ProblemPosed, ProofReviewed, encode
 from proofloop.schema.records import Label, Proof
 from proofloop.store import LocalStore, get_record, put_record
+from proofloop.store.model_folders import version_folder
 from tests.builders import publish_versions
 from tests.integration.servers import Broker, delete_namespace, publish
 from tests.waiting import wait_until

@@ -15,9 +15,10 @@ import pytest
 
 from proofloop.cli.demo.spec import QUICK_EVAL_SIZE, QUICK_STEPS
 from proofloop.runs.figures import Evaluation
-from proofloop.runs.model_registry import published_versions, verify_version
+from proofloop.runs.model_registry import published_versions
 from proofloop.schema import keys
 from proofloop.store import LocalStore
+from proofloop.store.model_folders import verify_version
 
 COMMAND = str(Path(sys.executable).parent / "proofloop")
 RUN = "demo-0-quick"

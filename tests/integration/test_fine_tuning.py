@@ -21,13 +21,14 @@ from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
 from proofloop.runs.dead_letters import letters_in
 from proofloop.runs.labels import labels_of
-from proofloop.runs.model_registry import manifest_files, published_versions, verify_version
+from proofloop.runs.model_registry import published_versions
 from proofloop.runs.planned import is_complete
 from proofloop.runs.spec import find_spec
 from proofloop.schema import keys
 from proofloop.schema.events import FineTuningPosed
 from proofloop.schema.records import ALL_ROLES, MODEL_ROLES, Tokens, TrainingStep
 from proofloop.store import LocalStore, Store, get_record
+from proofloop.store.model_folders import manifest_files, verify_version
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.shutdown import Shutdown
 from proofloop.worker.tools import Tools

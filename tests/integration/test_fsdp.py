@@ -20,10 +20,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from proofloop.runs.model_registry import version_folder
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import LocalStore, get_record
+from proofloop.store.model_folders import version_folder
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.nano import BASE_FOLDER
 from tests.integration.test_mixture_of_experts import save_tiny_mixture

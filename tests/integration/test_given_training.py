@@ -26,7 +26,7 @@ from proofloop.method.domains.nano import (
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import create_run
 from proofloop.runs.given import keep_portion
-from proofloop.runs.model_registry import manifest_files, published_versions
+from proofloop.runs.model_registry import published_versions
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished, ProofLabeled
 from proofloop.schema.given import GivenCase
@@ -39,6 +39,7 @@ from proofloop.schema.records import (
     TrainingStep,
 )
 from proofloop.store import LocalStore, get_record, put_record
+from proofloop.store.model_folders import manifest_files
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.tools import Tools
 from tests.integration.test_trainer import DyingStore, Killed

@@ -21,9 +21,9 @@ from transformers.utils.logging import disable_progress_bar
 from proofloop.engine import open_engine
 from proofloop.engine.base import ChatMessage, Engine, GenerationRequest, prepare
 from proofloop.errors import ProofloopError
-from proofloop.runs.model_registry import publish_folder
 from proofloop.schema.records import Sampling, TrainingBatch, TrainingSample
 from proofloop.store import LocalStore
+from proofloop.store.model_folders import publish_folder
 from proofloop_serving.engine import LocalEngine
 from proofloop_trainer.checkpoint import verify_checkpoint
 from proofloop_trainer.export import export_model

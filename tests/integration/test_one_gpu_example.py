@@ -21,11 +21,11 @@ from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec, load_curriculum
 from proofloop.curriculum.controller import iterate
 from proofloop.curriculum.status import manifests
-from proofloop.runs.model_registry import version_folder
 from proofloop.runs.spec import get_spec
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import LocalStore, get_record
+from proofloop.store.model_folders import version_folder
 from proofloop.worker.engine_pool import Engines
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.role_training import role_settings

@@ -28,7 +28,6 @@ from proofloop.pipeline.services import ServicesPipeline
 from proofloop.runs.budget import TimeTaken
 from proofloop.runs.costs import costs
 from proofloop.runs.create import create_run
-from proofloop.runs.model_registry import publish_folder
 from proofloop.runs.planned import planned
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.search.records import searches_of
@@ -37,6 +36,7 @@ from proofloop.schema.events import Event, ProofLabeled, encode
 from proofloop.schema.records import PIPELINE_ROLES, Label
 from proofloop.store import Store, get_record, open_store, put_record
 from proofloop.store.local import LocalStore
+from proofloop.store.model_folders import publish_folder
 from tests.builders import answer, evaluation, label, model_folder, runspec
 from tests.integration.installation import Installation
 from tests.integration.run_files import simulated_run

@@ -21,12 +21,7 @@ from proofloop.errors import ConfigError, CorruptObject, ProofloopError, Reject,
 from proofloop.method.domains.nano import NanoDomain
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.runs.create import check_training, create_run
-from proofloop.runs.model_registry import (
-    published_versions,
-    served_log,
-    verify_version,
-    version_folder,
-)
+from proofloop.runs.model_registry import published_versions, served_log
 from proofloop.runs.planned import planned
 from proofloop.runs.progress import RunProgress
 from proofloop.runs.spec import find_spec
@@ -34,6 +29,7 @@ from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished, ProblemPosed, ProofLabeled
 from proofloop.schema.records import Critique, Label, Proof, TrainingBatch, TrainingStep, Verdict
 from proofloop.store import LocalStore, get_record, put_record
+from proofloop.store.model_folders import verify_version, version_folder
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.tools import Tools
 from tests.builders import MALFORMED, RUN, runspec

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from proofloop.config.settings import load_settings
-from proofloop.runs.model_registry import manifest_files, published_versions
+from proofloop.runs.model_registry import published_versions
 from proofloop.schema import keys
 from proofloop.schema.records import ALL_ROLES, TrainingBatch
 from proofloop.store import Store, get_record, open_store
+from proofloop.store.model_folders import manifest_files
 from tests.integration.installation import Installation
 from tests.integration.test_given_training import proofs
 from tests.waiting import wait_until

@@ -28,9 +28,9 @@ from proofloop.engine.triton.contract import (
 )
 from proofloop.method.domains.nano import NanoDomain
 from proofloop.method.prompts import load_pack
-from proofloop.runs.model_registry import version_folder
 from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
+from proofloop.store.model_folders import version_folder
 from proofloop_serving.engine import LocalEngine
 from tests.integration.triton_asking import FIRST, Server, ask
 from tests.integration.triton_server import own_triton

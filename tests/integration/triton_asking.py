@@ -20,8 +20,8 @@ from proofloop.engine.triton.contract import (
     VERSION,
     triton_name,
 )
-from proofloop.runs.model_registry import publish_folder
 from proofloop.store import LocalStore
+from proofloop.store.model_folders import publish_folder
 from proofloop_trainer.checkpoint import write_model_manifest
 from tests.integration.triton_server import Triton
 

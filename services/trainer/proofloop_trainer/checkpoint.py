@@ -24,9 +24,9 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from proofloop.errors import ConfigError, CorruptObject, ProofloopError
-from proofloop.runs.model_registry import FILE_NAME, MANIFEST
 from proofloop.schema.records import ModelRole, Record
 from proofloop.schema.validation import first_problem
+from proofloop.store.model_folders import FILE_NAME, MANIFEST
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.ranks import shard_like
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from proofloop.runs.model_registry import MANIFEST
+from proofloop.store.model_folders import MANIFEST
 from proofloop_trainer.checkpoint import (
     SHARD_BYTES,
     Manifest,

@@ -16,11 +16,12 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, Reject
 from proofloop.runs.labels import in_force
-from proofloop.runs.model_registry import MANIFEST, manifest_digest, newest_step, version_folder
+from proofloop.runs.model_registry import newest_step
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished
 from proofloop.schema.records import Label, ModelRole, Record, TrainingBatch
 from proofloop.store import get_record, put_record
+from proofloop.store.model_folders import MANIFEST, manifest_digest, version_folder
 from proofloop.worker.tools import Tools
 from proofloop_trainer.figures import failed_share, figures_of
 from proofloop_trainer.grpo.learner import GrpoLearner

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from proofloop.config.run_file import RunSpec
 from proofloop.errors import ConfigError
 from proofloop.runs.labels import in_force, labels_of
-from proofloop.runs.model_registry import named_folder, require_model
 from proofloop.schema import keys
 from proofloop.schema.events import Event, ModelPublished, ProofLabeled
 from proofloop.schema.records import Label
 from proofloop.store import get_record
+from proofloop.store.model_folders import named_folder, require_model
 from proofloop.worker.tools import Tools
 from proofloop_trainer.fine_tuning.handler import check_fine_tuning
 from proofloop_trainer.role_training import RoleInTraining, role_settings

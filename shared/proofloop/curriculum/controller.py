@@ -37,16 +37,12 @@ from proofloop.pipeline.driver import Report
 from proofloop.pipeline.embedded import EmbeddedPipeline
 from proofloop.pipeline.services import ServicesPipeline
 from proofloop.runs.create import check_sources, check_version
-from proofloop.runs.model_registry import (
-    last_served,
-    named_folder,
-    promote_version,
-    require_model,
-)
+from proofloop.runs.model_registry import last_served, promote_version
 from proofloop.runs.progress import RunProgress
 from proofloop.schema import keys
 from proofloop.schema.records import PIPELINE_ROLES, ModelRole
 from proofloop.store import Store, lease
+from proofloop.store.model_folders import named_folder, require_model
 from proofloop.worker.engine_pool import Engines
 from proofloop.worker.roles import load_role
 

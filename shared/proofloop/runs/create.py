@@ -10,7 +10,7 @@ from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.fine_tuning.demonstrations import file_portions, keep_demonstrations
 from proofloop.runs.given import keep_given, keep_portions
-from proofloop.runs.model_registry import MANIFEST, newest_step, verify_version
+from proofloop.runs.model_registry import newest_step
 from proofloop.runs.spec import (
     check_prompts,
     check_run,
@@ -22,6 +22,7 @@ from proofloop.runs.spec import (
 from proofloop.schema import keys
 from proofloop.schema.given import GivenPortion
 from proofloop.store import Store, put_new, put_record
+from proofloop.store.model_folders import MANIFEST, verify_version
 
 
 def create_run(

@@ -24,9 +24,9 @@ from proofloop.engine.base import (
 from proofloop.engine.endpoints import endpoint_engines
 from proofloop.errors import CallRefused, ConfigError, EngineError, Interrupted, NotFound
 from proofloop.method.prompts import PromptPack, load_pack
-from proofloop.runs.model_registry import is_beside_run_file, require_model, version_folder
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Sampling
 from proofloop.store import Store
+from proofloop.store.model_folders import is_beside_run_file, require_model, version_folder
 from proofloop.worker.calls.engine_trial import check_taken
 
 log = structlog.get_logger()

@@ -12,8 +12,9 @@ import structlog
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import prepare
 from proofloop.errors import ConfigError, EngineError, Reject, Retry, install_hint, needs
-from proofloop.runs.model_registry import is_adopted, put_in_service, served_log, verify_version
+from proofloop.runs.model_registry import is_adopted, put_in_service, served_log
 from proofloop.schema.events import Event, ModelPublished
+from proofloop.store.model_folders import verify_version
 from proofloop.worker.tools import Tools
 
 log = structlog.get_logger()

@@ -18,20 +18,17 @@ import structlog
 from proofloop.engine.base import Engine
 from proofloop.errors import ConfigError, CorruptObject, EngineError, Reject, Retry, StoreError
 from proofloop.runs.model_registry import (
-    MANIFEST,
     ServedVersion,
     promote,
-    publish_folder,
     published_versions,
     put_in_service,
     rollback,
     served_log,
-    verify_version,
-    version_folder,
 )
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished
 from proofloop.store import LocalStore
+from proofloop.store.model_folders import MANIFEST, publish_folder, verify_version, version_folder
 from proofloop.worker.calls import engine_health
 from proofloop.worker.roles import adopt
 from proofloop.worker.tools import Tools

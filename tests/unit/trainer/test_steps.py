@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from proofloop.errors import CorruptObject
-from proofloop.runs.model_registry import MANIFEST, verify_version, version_folder
 from proofloop.schema import keys
 from proofloop.store import LocalStore
+from proofloop.store.model_folders import MANIFEST, verify_version, version_folder
 from proofloop_serving.loading import load_model
 from proofloop_trainer.checkpoint import verify_checkpoint
 from proofloop_trainer.steps import (

@@ -16,11 +16,12 @@ from proofloop.config.run_file import RunSpec
 from proofloop.config.run_file.training import FineTuning
 from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, CorruptObject, NotFound, Reject, Retry
-from proofloop.runs.model_registry import published_versions, require_model, version_folder
+from proofloop.runs.model_registry import published_versions
 from proofloop.schema import keys
 from proofloop.schema.events import Event, FineTuningPosed
 from proofloop.schema.records import ALL_ROLES
 from proofloop.store import Store
+from proofloop.store.model_folders import require_model, version_folder
 from proofloop.worker.tools import Tools
 from proofloop_trainer.export import dtype_of
 from proofloop_trainer.fine_tuning.rows import answers_to_learn

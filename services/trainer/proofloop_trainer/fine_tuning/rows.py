@@ -17,10 +17,10 @@ from proofloop.config.settings import load_settings
 from proofloop.errors import ConfigError, NotFound
 from proofloop.method.prompts import PromptPack
 from proofloop.runs.fine_tuning.demonstrations import demonstrations_of
-from proofloop.runs.model_registry import version_folder
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, Tokens
 from proofloop.store import Store, get_record
+from proofloop.store.model_folders import version_folder
 from proofloop_trainer.checkpoint import reading_model
 from proofloop_trainer.fine_tuning.best_answers import BestAnswer, best_answers
 from proofloop_trainer.fine_tuning.encoding import Encoder, RowTooLong

@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from proofloop.runs.model_registry import require_model
 from proofloop.schema.records import ModelRole, TrainingBatch
+from proofloop.store.model_folders import require_model
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import (
     Manifest,
