@@ -45,7 +45,7 @@ def prove(event: ProblemPosed, tools: Tools) -> Iterator[Event]:
     key = keys.proof(event.run_id, event.proof_id)
     proof = find_record(tools.store, key, Proof)
     if proof is None:
-        if (label := _unneeded_once(event, tools)) and tools.store.exists(label):
+        if tools.is_stored(_unneeded_once(event, tools)):
             return
         attempt_key = keys.attempt(event.run_id, event.proof_id, event.attempt)
         try:

@@ -32,7 +32,7 @@ from proofloop.worker.tools import Tools
 
 def judge(event: ProofReviewed, tools: Tools) -> Iterator[Event]:
     """Write the judgement of critique `index`, unless it is stored or the proof is decided."""
-    if _is_decided(event, tools):
+    if tools.is_stored(_unneeded_once(event, tools)):
         return
     key = keys.judgement(event.run_id, event.proof_id, event.index)
     try:
@@ -179,11 +179,6 @@ def _read(reply: ModelReply, request: ModelRequest, tools: Tools) -> MetaCritiqu
     verdict = reply.verdict(parsed.verdict, request, tools)
     raw = reply.raw.beside(parsed.text)
     return MetaCritique(analysis=parsed.text, verdict=verdict, provenance=reply.provenance, raw=raw)
-
-
-def _is_decided(event: ProofReviewed, tools: Tools) -> bool:
-    key = _unneeded_once(event, tools)
-    return bool(key) and tools.store.exists(key)
 
 
 def _unneeded_once(event: ProofReviewed, tools: Tools) -> str:

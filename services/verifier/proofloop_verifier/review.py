@@ -22,7 +22,7 @@ from proofloop.worker.tools import Tools
 
 def review(event: ProofWritten, tools: Tools) -> Iterator[Event]:
     """Write critique `index`, unless it is stored or the proof is decided."""
-    if _is_decided(event, tools):
+    if tools.is_stored(_unneeded_once(event, tools)):
         return
     key = keys.critique(event.run_id, event.proof_id, event.index)
     try:
@@ -67,11 +67,6 @@ def _request(
         provenance=reply.provenance,
         raw=reply.raw.beside(parsed.text),
     )
-
-
-def _is_decided(event: ProofWritten, tools: Tools) -> bool:
-    key = _unneeded_once(event, tools)
-    return bool(key) and tools.store.exists(key)
 
 
 def _unneeded_once(event: ProofWritten, tools: Tools) -> str:

@@ -91,6 +91,10 @@ class Tools:
         except ConfigError as error:
             raise EngineError(error.problem, hint=error.hint, retryable=False) from error
 
+    def is_stored(self, key: str) -> bool:
+        """Whether the store has the key; false for an empty one."""
+        return bool(key) and self.store.exists(key)
+
     def keep(self, key: str, record: R) -> R:
         """Store a paid answer, and wait while the store is unavailable. Returns the stored record.
         Raises the errors of `patiently`.
