@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -345,6 +346,18 @@ def test_a_key_that_s3_cannot_hold_is_refused_before_the_server_is_asked(key: st
         server.refusal = lambda _: pytest.fail("asked")  # type: ignore[method-assign]
         with pytest.raises(InvalidKey):
             store.put_if_absent(key, b"x")
+
+
+def test_a_folder_that_cannot_be_written_can_be_read(tmp_path: Path) -> None:
+    LocalStore(tmp_path).put_if_absent("runs/a", b"x")
+    shutil.rmtree(tmp_path / ".tmp")
+    (tmp_path / ".tmp").touch()  # as root, a folder without write permission can be written
+    with pytest.raises(ConfigError, match="cannot write to the store"):
+        LocalStore(tmp_path)
+    store = LocalStore(tmp_path, for_reading=True)
+    assert store.get("runs/a") == b"x" and [*store.list("runs")] == ["runs/a"]
+    with pytest.raises(StoreError, match="cannot write runs/b"):
+        store.put_if_absent("runs/b", b"x")
 
 
 def test_a_server_that_never_stops_asking_to_slow_down_is_away() -> None:

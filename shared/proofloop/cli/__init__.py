@@ -7,6 +7,7 @@ verifier was readable; 4 a run's [budget] is used up; 130 stopped.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 import traceback
@@ -32,6 +33,7 @@ among the half million objects of its libraries every five seconds, and finds ne
 def main() -> None:
     """The command `proofloop`: prints each expected error as one line."""
     _replace_closed_streams()
+    _print_utf8()
     from proofloop.cli.app import app
 
     gc.set_threshold(GC_THRESHOLD)
@@ -65,6 +67,12 @@ def _replace_closed_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _print_utf8() -> None:
+    """Another encoding, such as that of a locale, lacks most characters of proofs."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def _exit(code: int, what: str, problem: object, hint: str = "") -> None:

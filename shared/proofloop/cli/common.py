@@ -58,7 +58,8 @@ def open_store(folder: Path | None, *, must_exist: bool = False) -> Store:
     """The store of the command. Raises ConfigError if it cannot be written, StoreError if it is
     unavailable.
 
-    With `must_exist` a missing folder is an error: commands that only read create no folder.
+    With `must_exist` a missing folder is an error, and a read-only one is none: commands that only
+    read create no folder.
     """
     settings = load_settings()
     local = settings.store if folder is None and store.is_folder(settings) else folder
@@ -66,7 +67,7 @@ def open_store(folder: Path | None, *, must_exist: bool = False) -> Store:
         raise ConfigError(
             f"no store at {local.absolute()}", "give its folder by --store or PROOFLOOP_STORE"
         )
-    return store.open_store(settings, folder)
+    return store.open_store(settings, folder, for_reading=must_exist)
 
 
 def open_engines(store: Store) -> closing[Engines]:

@@ -39,16 +39,18 @@ __all__ = [
 ]
 
 
-def open_store(settings: Settings, folder: Path | None = None) -> Store:
+def open_store(
+    settings: Settings, folder: Path | None = None, *, for_reading: bool = False
+) -> Store:
     """Open the store: `folder` if given, else PROOFLOOP_STORE_URL or PROOFLOOP_S3_ENDPOINT if one
-    is set, else the folder of the settings.
+    is set, else the folder of the settings. `for_reading`: the folder may be read-only.
 
     Raises ConfigError, StoreError.
     """
     if folder is None and settings.store_url is not None:
         return _open_plugin(settings.store_url.get_secret_value())
     if folder is not None or settings.s3_endpoint is None:
-        return LocalStore(folder or settings.store)
+        return LocalStore(folder or settings.store, for_reading=for_reading)
     with library("the S3 client is not installed", "[cluster]"):
         from proofloop.store.minio import MinioStore
         from proofloop.store.s3_keys import s3_keys

@@ -39,8 +39,10 @@ file at once.
 class LocalStore:
     """Objects as files below `root`. Safe to share between threads and processes."""
 
-    def __init__(self, root: Path) -> None:
-        """Raises ConfigError if the folder cannot be written."""
+    def __init__(self, root: Path, *, for_reading: bool = False) -> None:
+        """Raises ConfigError if the folder cannot be written. With `for_reading` a folder suffices;
+        a write may then raise StoreError.
+        """
         self.root = root.absolute()
         self._root = str(self.root)
         self._temporary = f"{self._root}/{TEMPORARY}/{os.urandom(4).hex()}"
@@ -50,6 +52,8 @@ class LocalStore:
             _remove_abandoned(f"{self._root}/{TEMPORARY}")
             _check_links_work(self._write_temporary(b"", durable=False))
         except OSError as error:
+            if for_reading and os.path.isdir(self._root):
+                return
             raise ConfigError(
                 f"cannot write to the store {root}: {error.strerror}",
                 "choose a folder with write permission, by --store or PROOFLOOP_STORE",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import structlog
 
 from proofloop.bus.tracing import Span, no_span
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import Engine
-from proofloop.errors import ConfigError, EngineError, ObjectError, StoreError
+from proofloop.errors import ConfigError, EngineError, ObjectError, ProofloopError, StoreError
 from proofloop.runs.budget import MessageGate, OpenGate
 from proofloop.schema.records import ModelRole
 from proofloop.store import R, Store, put_record
@@ -33,7 +33,7 @@ STORE_AWAY_S = 1.0
 """The pause between attempts to store a paid answer while the store is away."""
 
 WARN_EVERY_S = 30.0
-"""How often a process warns that its messages wait for the store."""
+"""How often a process warns that its messages wait for the store or the broker."""
 
 
 class Tools:
@@ -70,7 +70,7 @@ class Tools:
         self.gate = gate or OpenGate()
         self.unusable = unusable or RejectMessage(self.shutdown)
         self._on_keep = on_keep
-        self._warn_of_store_s = -math.inf
+        self._warn_s = {"store": -math.inf, "broker": -math.inf}
         self.early_warnings = early_warnings or EarlyWarnings(store)
         self.health = EngineHealth()
         self.usage = UsageCounter(self.calls)
@@ -113,13 +113,13 @@ class Tools:
             except ObjectError:
                 raise
             except StoreError as error:
-                self._warn_of_store(error)
+                self.warn_away("store", error)
                 if self.shutdown.cancelling.wait(STORE_AWAY_S):
                     raise
 
-    def _warn_of_store(self, error: StoreError) -> None:
+    def warn_away(self, what: Literal["store", "broker"], error: ProofloopError) -> None:
         """Warn once in a while, not once per message and attempt."""
         now_s = time.monotonic()
-        if now_s >= self._warn_of_store_s:
-            self._warn_of_store_s = now_s + WARN_EVERY_S
-            log.warning("store_awaited", reason=str(error))
+        if now_s >= self._warn_s[what]:
+            self._warn_s[what] = now_s + WARN_EVERY_S
+            log.warning(f"{what}_away", reason=str(error))

@@ -95,6 +95,14 @@ def test_each_proof_is_a_row_with_its_label_critiques_and_origin(
     assert [row["proof"] for row in rows(export("--scored"))] == [ACCEPTED]
 
 
+def test_a_dash_is_the_standard_output(
+    export: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export("--out", "-") == export()
+    assert not (tmp_path / "-").exists()
+
+
 def test_no_rows_are_told_from_a_file_that_was_not_written(
     store: LocalStore, tmp_path: Path
 ) -> None:

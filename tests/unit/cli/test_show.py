@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -64,3 +65,18 @@ def test_a_closed_standard_output_is_no_error(tmp_path: Path) -> None:
         f"{shlex.join(command)} >&-", shell=True, check=False, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_texts_are_printed_as_utf8_in_every_locale(tmp_path: Path) -> None:
+    file = tmp_path / "Übung∀.jsonl"
+    file.write_text('{"question": "Prove that 2 is even."}', "utf-8")
+    create_run(LocalStore(tmp_path), runspec("good", problems={"file": str(file)}), resume=False)
+    program = "from proofloop.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "runs", "list", "--store", str(tmp_path)],
+        check=False,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert "Übung∀".encode() in ended.stdout

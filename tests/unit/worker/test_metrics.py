@@ -106,6 +106,22 @@ def test_every_series_that_is_known_beforehand_begins_at_zero() -> None:
     assert set(VERDICTS) == set(get_args(Verdict.model_fields["outcome"].annotation))
 
 
+def test_an_outage_is_warned_of_once_and_counted_for_each_message(tmp_path: Path) -> None:
+    metrics = WorkerMetrics()
+
+    def handler(event: ReviewJudged, tools: Tools):  # type: ignore[no-untyped-def]
+        raise StoreError("no space left on device")
+        yield
+
+    tools = Tools(LocalStore(tmp_path), lambda *_: pytest.fail(), metrics=metrics)
+    worker = Worker(Role("labeler", {"ReviewJudged": handler}), LocalBus(), tools)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            worker.process(Delivery(encode(EVENT)))
+    assert [line["event"] for line in logs] == ["store_away"]
+    assert metrics.total(metrics.retries, reason="store") == 3
+
+
 @pytest.mark.usefixtures("quiet_log")
 def test_every_outcome_is_counted(tmp_path: Path) -> None:
     raised: list[Exception | None] = [

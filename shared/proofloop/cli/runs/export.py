@@ -87,7 +87,8 @@ def export(
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file to write; default: standard output.")
+        Path | None,
+        typer.Option("--out", help="The file to write; - and default: standard output."),
     ] = None,
     store: StoreOption = None,
 ) -> None:
@@ -99,6 +100,7 @@ def export(
 
     proofloop runs export mine --best --critiques --out best.tex
     """
+    out = None if out == Path("-") else out
     form = form or _format_of(out)
     _check(form, out, best=best, analyses=analyses, critiques=critiques)
     data = open_store(store, must_exist=True)
