@@ -37,6 +37,11 @@ def _number(value: object) -> object:
         return value
 
 
+def _person(value: object) -> object:
+    """An empty cell as the default."""
+    return value or EXPERT
+
+
 Grade = Annotated[Score, BeforeValidator(_number)]
 OptionalGrade = Annotated[Score | None, BeforeValidator(_number)]
 
@@ -44,7 +49,7 @@ OptionalGrade = Annotated[Score | None, BeforeValidator(_number)]
 class _Row(Record):
     question: Question = Field(validation_alias=AliasChoices("question", "problem"))
     solution: str = Field(min_length=1, validation_alias=AliasChoices("solution", "proof"))
-    by: str = EXPERT
+    by: Annotated[str, BeforeValidator(_person)] = EXPERT
 
 
 class GradedProof(_Row):

@@ -40,6 +40,12 @@ def test_a_table_s_empty_cell_is_no_grade(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("by", ["", None])
+def test_an_empty_grader_is_the_default(tmp_path: Path, by: str | None) -> None:
+    (found,) = cases(tmp_path, row(score=1, by=by))
+    assert found.given.by == "expert"
+
+
 def test_a_row_of_an_analysis_becomes_a_case(tmp_path: Path) -> None:
     found = cases(tmp_path, row(Analysis="A", QUALITY=0), source="given_analyses")
     given = Given(is_analysis=True, quality=0.0, by="expert", origin="rows.jsonl row 1")
