@@ -37,11 +37,12 @@ def keep_portion(store: Store, run_id: str, number: int, cases: Iterable[GivenCa
 
 def keep_portions(store: Store, run_id: str, portions: Sequence[GivenPortion]) -> None:
     """Store the portions that are missing. Raises ConfigError if the stored portions differ."""
-    for number, (stored, now) in enumerate(zip(portions_of(store, run_id), portions, strict=False)):
+    for stored, now in zip(portions_of(store, run_id), portions, strict=False):
         if stored != now:
             raise ConfigError(
-                f"the store has other cases for portion {number} of run {run_id!r}",
-                "give the run another name: stored portions cannot change",
+                f"run {run_id!r} in the store began with other rows, or another scale",
+                "give the run another name (`proofloop judge --name`); to resume it, bring back its"
+                " first rows and its scale",
             )
     kept = sum(1 for _ in store.list(keys.given_portions(run_id)))
     for number, portion in enumerate(portions[kept:], kept):
