@@ -8,7 +8,6 @@ looks for its own output before it spends anything.
 from __future__ import annotations
 
 import time
-from typing import Literal
 
 import structlog
 
@@ -143,10 +142,8 @@ class Worker:
         except InvalidKey as error:
             return self._dead(Reject(f"the message names a key that the store refuses: {error}"))
         except (StoreError, BusError) as error:
-            away: Literal["store", "broker"] = (
-                "store" if isinstance(error, StoreError) else "broker"
-            )
-            self._tools.warn_away(away, error)
+            self._tools.warn_away(error)
+            away = "store" if isinstance(error, StoreError) else "broker"
             return self._later(away, error, AWAY_S)
         except Reject as refusal:
             return self._dead(refusal)

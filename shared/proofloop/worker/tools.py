@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from proofloop.bus.tracing import Span, no_span
 from proofloop.config.run_file import RunSpec
 from proofloop.engine.base import Engine
-from proofloop.errors import ConfigError, EngineError, ObjectError, ProofloopError, StoreError
+from proofloop.errors import BusError, ConfigError, EngineError, ObjectError, StoreError
 from proofloop.runs.budget import MessageGate, OpenGate
 from proofloop.schema.records import ModelRole
 from proofloop.store import R, Store, put_record
@@ -70,7 +70,7 @@ class Tools:
         self.gate = gate or OpenGate()
         self.unusable = unusable or RejectMessage(self.shutdown)
         self._on_keep = on_keep
-        self._warn_s = {"store": -math.inf, "broker": -math.inf}
+        self._warn_s = {"store_away": -math.inf, "broker_away": -math.inf}
         self.early_warnings = early_warnings or EarlyWarnings(store)
         self.health = EngineHealth()
         self.usage = UsageCounter(self.calls)
@@ -113,13 +113,14 @@ class Tools:
             except ObjectError:
                 raise
             except StoreError as error:
-                self.warn_away("store", error)
+                self.warn_away(error)
                 if self.shutdown.cancelling.wait(STORE_AWAY_S):
                     raise
 
-    def warn_away(self, what: Literal["store", "broker"], error: ProofloopError) -> None:
+    def warn_away(self, error: StoreError | BusError) -> None:
         """Warn once in a while, not once per message and attempt."""
+        event = "store_away" if isinstance(error, StoreError) else "broker_away"
         now_s = time.monotonic()
-        if now_s >= self._warn_s[what]:
-            self._warn_s[what] = now_s + WARN_EVERY_S
-            log.warning(f"{what}_away", reason=str(error))
+        if now_s >= self._warn_s[event]:
+            self._warn_s[event] = now_s + WARN_EVERY_S
+            log.warning(event, reason=str(error))
