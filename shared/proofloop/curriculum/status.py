@@ -201,7 +201,8 @@ class Status(Record):
       the stage after it. `seconds_left`: an estimate from the finished stages, without measuring;
       None before the first stage has ended, and while the curriculum is measured.
     `trained_tokens`: tokens of the answers in GRPO steps, without those of judges, gates and
-      labels. `cost`: the hours of the finished stages times `per_engine_hour`.
+      labels. `cost`: the hours of the finished stages times `per_engine_hour`;
+      None without this price.
     """
 
     done: int
@@ -213,7 +214,7 @@ class Status(Record):
     seconds: float
     seconds_left: float | None
     trained_tokens: int
-    cost: float
+    cost: float | None
 
 
 def read_status(store: Store, spec: CurriculumSpec) -> Status:
@@ -223,6 +224,7 @@ def read_status(store: Store, spec: CurriculumSpec) -> Status:
     running = unfinished[0] if unfinished else None
     measures = running is not None and running.kind == "measure"
     seconds = sum(manifest.seconds for manifest in finished.values())
+    per_hour = spec.prices.per_engine_hour
     return Status(
         done=len(finished),
         stages=len(spec.stages),
@@ -233,7 +235,7 @@ def read_status(store: Store, spec: CurriculumSpec) -> Status:
         seconds=seconds,
         seconds_left=_seconds_left(store, spec, finished) if finished and not measures else None,
         trained_tokens=_trained_tokens(store, spec),
-        cost=seconds / HOUR_S * spec.prices.per_engine_hour,
+        cost=seconds / HOUR_S * per_hour if per_hour else None,
     )
 
 

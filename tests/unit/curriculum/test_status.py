@@ -75,6 +75,8 @@ def test_a_curriculum_costs_its_engines_hours_and_counts_the_tokens_it_trained_o
     put_step(store, "c-1-enhanced-refresh-1", 1, completion_length=2.5, samples=8.0)
     now = read_status(store, spec)
     assert (now.trained_tokens, now.cost) == (120, 3.0)
+    by_token = spec.model_copy(update={"prices": Prices(per_million_completion_tokens=1000.0)})
+    assert read_status(store, by_token).cost is None
 
 
 @pytest.mark.parametrize(
