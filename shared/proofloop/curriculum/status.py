@@ -11,11 +11,19 @@ from statistics import fmean
 
 from pydantic import Field
 
-from proofloop.config.curriculum_file import CurriculumSpec, Files, GrpoStage, Stage, changeable
+from proofloop.config.curriculum_file import (
+    ColdStart,
+    CurriculumSpec,
+    Files,
+    GrpoStage,
+    Stage,
+    changeable,
+)
 from proofloop.config.frozen import first_difference, read_frozen
 from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.figures import Figure
+from proofloop.runs.planned import supervised_steps
 from proofloop.schema import keys
 from proofloop.schema.ids import is_id
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Record, TrainingStep
@@ -240,12 +248,13 @@ def read_status(store: Store, spec: CurriculumSpec) -> Status:
 
 
 def _count_steps(store: Store, spec: CurriculumSpec, stage: Stage) -> int:
-    return sum(1 for _ in store.list(keys.all_steps(f"{spec.name}-{stage.name}")))
+    run = f"{spec.name}-{stage.name}"
+    return supervised_steps(store, run) or sum(1 for _ in store.list(keys.all_steps(run)))
 
 
 def _planned_steps(spec: CurriculumSpec, stage: Stage) -> int:
     section = getattr(spec, stage.kind, None)
-    return section.steps if isinstance(section, GrpoStage) else 0
+    return section.steps if isinstance(section, ColdStart | GrpoStage) else 0
 
 
 def _trained_tokens(store: Store, spec: CurriculumSpec) -> int:

@@ -94,7 +94,7 @@ class Work:
 
     def last_step(self, run: RunSpec) -> TrainingStep:
         """The record of the last step of a supervised run."""
-        number = supervised_steps(self.store, run)
+        number = supervised_steps(self.store, run.name)
         return get_record(self.store, keys.step(run.name, ALL_ROLES, number), TrainingStep)
 
     def short_name(self, run: RunSpec) -> str:

@@ -174,7 +174,7 @@ class RunDriver:
         while not self._source.patiently(lambda: is_fine_tuned(self._store, self._spec)):
             self._check_trainer("the supervised training failed")
             self._source.wait()
-            count = partial(supervised_steps, self._store, self._spec)
+            count = partial(supervised_steps, self._store, self._spec.name)
             self._tracker.add_steps({ALL_ROLES: self._source.patiently(count)})
             self._look()
 

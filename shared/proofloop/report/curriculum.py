@@ -179,7 +179,8 @@ def curriculum_verdict(data: CurriculumData) -> str:
         return sentence(f"all {now.stages} stages are done")
     steps = ""
     if now.steps:
-        steps = f", {count(now.steps)} of its {count(now.planned_steps)} steps taken"
+        planned = f" of its {count(now.planned_steps)}" if now.planned_steps else ""
+        steps = f", {count(now.steps)}{planned} steps taken"
     return sentence(f"{now.done} of {now.stages} stages are done; {now.running} is next{steps}")
 
 

@@ -116,9 +116,11 @@ def is_fine_tuned(store: Store, spec: RunSpec) -> bool:
     return bool(published_versions(store, spec.name, ALL_ROLES))
 
 
-def supervised_steps(store: Store, spec: RunSpec) -> int:
-    """The number of the last recorded step of the run's supervised training."""
-    last = deque(store.list(keys.steps(spec.name, ALL_ROLES)), maxlen=1)
+def supervised_steps(store: Store, run_id: str) -> int:
+    """The number of the last recorded step of the run's supervised training, which does not record
+    each; 0 if it has none.
+    """
+    last = deque(store.list(keys.steps(run_id, ALL_ROLES)), maxlen=1)
     return int(keys.name_of(last[0])) if last else 0
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
+from proofloop.cli.runs.show import stage_row
 from proofloop.config.curriculum_file import CurriculumSpec, load_curriculum
 from proofloop.config.run_file import Prices
 from proofloop.curriculum.status import (
@@ -25,25 +27,32 @@ from proofloop.curriculum.status import (
 )
 from proofloop.errors import ConfigError
 from proofloop.schema import keys
-from proofloop.schema.records import TrainingStep
+from proofloop.schema.records import ModelRole, TrainingStep
 from proofloop.store import LocalStore, put_record
 
 FILES = 'start = "mine"\n[files]\nproblems = "p.jsonl"\nproofs = "v.jsonl"\nanalyses = "a.jsonl"\n'
 
 
-def put_step(store: LocalStore, run: str, number: int, **figures: float) -> None:
+def put_step(
+    store: LocalStore,
+    run: str,
+    number: int,
+    *,
+    role: ModelRole | Literal["all"] = "verifier",
+    **figures: float,
+) -> None:
     """A step of a run of the curriculum `c`."""
     add_run(store, "c", run)
     step = TrainingStep(
         run_id=run,
-        role="verifier",
+        role=role,
         step=number,
         version="v",
         sampled_by=("v",),
         figures=figures,
         reward_parts={},
     )
-    put_record(store, keys.step(run, "verifier", number), step)
+    put_record(store, keys.step(run, role, number), step)
 
 
 def test_the_time_left_is_estimated_from_stages_of_the_same_kind(tmp_path: Path):
@@ -243,3 +252,13 @@ def test_a_version_serves_from_the_manifest_on_that_says_so(tmp_path: Path):
         30.0,
     )
     assert store.exists(keys.stage("c", "1-verifier"))
+
+
+def test_supervised_steps_are_counted_by_the_last_one_that_was_recorded(tmp_path: Path):
+    spec, store = CurriculumSpec(name="c"), LocalStore(tmp_path)
+    for number in (36, 78):
+        put_step(store, "c-0-cold_start", number, role="all")
+    now = read_status(store, spec)
+    assert (now.running, now.steps, now.planned_steps) == ("0-cold_start", 78, 600)
+    row = stage_row("0-cold_start", None, now)
+    assert row["state"] == "78 of 600 steps"

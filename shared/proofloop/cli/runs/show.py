@@ -162,8 +162,9 @@ def curriculum_json(
 
 def stage_row(name: str, manifest: StageManifest | None, now: Status) -> dict[str, Any]:
     if manifest is None:
-        is_next, steps = name == now.running, f"{now.steps} of {now.planned_steps} steps"
-        state = (steps if now.steps else "next") if is_next else "waits"
+        planned = f" of {now.planned_steps}" if now.planned_steps else ""
+        running = f"{now.steps}{planned} steps" if now.steps else "next"
+        state = running if name == now.running else "waits"
         return {"stage": name, "state": state, "seconds": None, "gate": None, "serves": None}
     gates = "; ".join(f"{gate.before:.3f} -> {gate.after:.3f}" for gate in manifest.gates)
     return {
