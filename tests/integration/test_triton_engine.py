@@ -20,6 +20,7 @@ from tritonclient.grpc import InferenceServerClient
 
 from proofloop.engine import open_engine
 from proofloop.engine.base import ChatMessage, GenerationRequest
+from proofloop.engine.triton import replica
 from proofloop.engine.triton.answer import read_tensor
 from proofloop.engine.triton.call import TritonCall
 from proofloop.engine.triton.contract import triton_name
@@ -254,6 +255,23 @@ def test_versions_of_a_run_asked_longest_ago_are_unloaded_and_come_back(
     assert engine.submit(ask(model=v3)).result(30).model_version == v3
     assert of_run_a(triton) == [triton_name(each) for each in (g1, g2, v3)]
     assert {triton_name(each) for each in others} <= set(loaded(triton))
+
+
+def test_versions_of_runs_that_are_over_are_unloaded(
+    opened: OpenTriton, triton: Triton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "OTHER_RUNS_S", 5.0)
+    before, running, now = (f"runs/{run}/models/verifier/000001" for run in ("a", "b", "c"))
+    engine, of_others = opened(), opened()
+    engine.prepare(before)
+    call = engine.submit(ask(model=running, max_tokens=10_000))
+    assert wait_until(lambda: triton_name(running) in loaded(triton), 30)
+    time.sleep(5.5)
+    of_others.prepare("nano")
+    assert triton_name(before) in loaded(triton), "another process loaded it"
+    engine.prepare(now)
+    assert loaded(triton) == sorted(map(triton_name, ("nano", running, now)))
+    call.cancel()
 
 
 def test_many_callers_load_a_version_once(opened: OpenTriton, triton: Triton) -> None:

@@ -44,6 +44,11 @@ UNAVAILABLE = frozenset(
 NO_KEY = "This protocol is restricted"
 """Triton's message, sent as UNAVAILABLE, for a missing or wrong key for model control."""
 
+OTHER_RUNS_S = 300.0
+"""A model that this process loaded for another run is unloaded if nobody called it for this long:
+each stage of a curriculum is a run.
+"""
+
 LLMAPI_REFUSALS = ("prompt length", "max_seq_len", "max_num_tokens", "max_input_len")
 """Parts of TensorRT-LLM's messages for a prompt that is too long. Its model sends them as INTERNAL.
 """
@@ -80,6 +85,7 @@ class Replica:
         self._pending: dict[str, asyncio.Task[Interface | None]] = {}
         # when this process last loaded or called each model: Unix time, as Triton's statistics
         self._used: dict[str, float] = {}
+        self._loaded: set[str] = set()
         self._failures, self._down_until = 0, 0.0
 
     @property
@@ -166,6 +172,7 @@ class Replica:
                 raise EngineError(
                     self._message(f"cannot load {version!r}: {error.details()}"), retryable=False
                 ) from None
+        self._loaded.add(name)
         log.info(
             "model_loaded",
             version=version,
@@ -174,8 +181,8 @@ class Replica:
         )
 
     async def _unload_surplus(self, loaded: str, version: str) -> None:
-        """Unload the least recently used versions of the same run, except those with a running call
-        of this process.
+        """Unload the least recently used versions of the same run, and what this process loaded for
+        runs that are over, except models with a running call of this process.
 
         Triton first completes the calls of other processes; their next call loads the version
         again.
@@ -186,18 +193,23 @@ class Replica:
         answer = await self._stub.ModelStatistics(
             messages.ModelStatisticsRequest(), timeout=CONTROL_S
         )
-        asked = {
-            each.name: max(self._used.get(each.name, 0.0), each.last_inference / 1000)
-            for each in answer.model_stats
-            if each.name.startswith(prefix)
-        }
         idle = sorted(
-            (when, name)
-            for name, when in asked.items()
-            if name != loaded and not self.running[name]
+            (max(self._used.get(each.name, 0.0), each.last_inference / 1000), each.name)
+            for each in answer.model_stats
+            if each.name != loaded and not self.running[each.name]
         )
-        for _, name in idle[: max(0, len(asked) - self._settings.keep_versions)]:
+        of_run = [each.name for each in answer.model_stats if each.name.startswith(prefix)]
+        surplus = max(0, len(of_run) - self._settings.keep_versions)
+        unneeded = [name for _, name in idle if name in of_run][:surplus]
+        over_s = time.time() - OTHER_RUNS_S
+        unneeded += [
+            name
+            for when, name in idle
+            if name in self._loaded and name not in of_run and when < over_s
+        ]
+        for name in unneeded:
             self.forget(name)
+            self._loaded.discard(name)
             request = messages.RepositoryModelUnloadRequest(model_name=name)
             await self._stub.RepositoryModelUnload(
                 request, timeout=UNLOAD_S, metadata=self._settings.admin_metadata()

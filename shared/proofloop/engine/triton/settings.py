@@ -36,7 +36,7 @@ class TritonSettings(EngineSettings):
         ge=1,
         le=100,
         description="the most loaded versions of one run, all roles together; one more while a"
-        " version is loaded",
+        " version is loaded. Those of earlier runs are unloaded after five minutes without a call",
     )
     server_settings: str = Field(
         "", description="the file on the server with its engine's settings"
