@@ -286,7 +286,14 @@ class Rollout:
             poser.join()
 
     def _change(self, action: Callable[[], None]) -> None:
-        self.waiting.append(len(self.posed) - self._labeled())
+        """Change the model while proofs are in flight."""
+        self.waiting.append(0)
+
+        def is_busy() -> bool:
+            self.waiting[-1] = len(self.posed) - self._labeled()
+            return self.waiting[-1] > 0
+
+        self._wait(is_busy, "a proof in flight")
         action()
 
     def _go_on(self, when: str) -> None:
