@@ -20,7 +20,7 @@ from proofloop.runs.model_registry import newest_step
 from proofloop.schema import keys
 from proofloop.schema.events import ModelPublished
 from proofloop.schema.records import Label, ModelRole, Record, TrainingBatch
-from proofloop.store import get_record, put_record
+from proofloop.store import get_record, put_record, records_below
 from proofloop.store.model_folders import MANIFEST, manifest_digest, version_folder
 from proofloop.worker.tools import Tools
 from proofloop_trainer.figures import failed_share, figures_of
@@ -61,10 +61,7 @@ class RoleInTraining:
         self._wanted = self._spec.training.of(role)
         self._settings = role_settings(self._spec, role)
         self._waiting: dict[str, list[Label]] = {}
-        batches = [
-            get_record(self._store, key, _Problems)
-            for key in self._store.list(keys.batches(run_id, role))
-        ]
+        batches = list(records_below(self._store, keys.batches(run_id, role), _Problems))
         skipped = self._store.list(keys.skipped_problems(run_id, role))
         self._used = {problem for batch in batches for problem in batch.problems}
         self._begun = len(batches)

@@ -249,7 +249,9 @@ def read_status(store: Store, spec: CurriculumSpec) -> Status:
 
 def _count_steps(store: Store, spec: CurriculumSpec, stage: Stage) -> int:
     run = f"{spec.name}-{stage.name}"
-    return supervised_steps(store, run) or sum(1 for _ in store.list(keys.all_steps(run)))
+    if stage.kind in ("cold_start", "consolidate"):
+        return supervised_steps(store, run)
+    return sum(1 for _ in store.list(keys.all_steps(run)))
 
 
 def _planned_steps(spec: CurriculumSpec, stage: Stage) -> int:

@@ -44,6 +44,10 @@ class EarlierMessages:
         uncalled_s = now_s - self._called_s
         return uncalled_s > OTHERS_S or min(uncalled_s, now_s - self._queued_s) > SETTLED_S
 
+    def start_again(self) -> None:
+        """Begin to wait anew after an outage, in which the services could not tell what they do."""
+        self._called_s = time.monotonic()
+
     def _look(self, now_s: float) -> None:
         self._usage.read()
         if self._usage.in_flight or self._usage.since_begin != self._used:

@@ -1,9 +1,9 @@
 """A run on services: this process publishes its problems and watches the store for labels.
 
 It may end at any time: the services finish the posed proofs, and the same command with --resume
-poses the rest. A resumed run poses new problems at once. What an earlier process may have published
-too is published once the services have finished what they know of: a second message would pay for a
-second call.
+poses the rest. A resumed run poses new problems at once. Those that an earlier process may have
+posed wait until no queue has a message and no call of the run is in flight, because a second
+message would pay for a second call.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ class ServicesPipeline:
             except (StoreError, BusError) as error:
                 log.warning("waiting_for_store_or_broker", reason=str(error))
                 self._stopping.wait(AWAY_S)
+                if self._earlier:
+                    self._earlier.start_again()
 
     def wait(self) -> None:
         self._stopping.wait(POLL_S)

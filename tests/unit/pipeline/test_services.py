@@ -11,6 +11,7 @@ import pytest
 import structlog
 
 from proofloop.bus.dead_letters import Depth
+from proofloop.errors import BusError
 from proofloop.pipeline import earlier_messages, services
 from proofloop.pipeline.earlier_messages import OTHERS_S, SETTLED_S
 from proofloop.pipeline.services import LOST_S, QUIET_S, ServicesPipeline
@@ -42,6 +43,7 @@ class Broker:
         self._clock = clock
         self._outage_s = outage_s
         self.ready = 0
+        self.errors: list[BusError] = []
         self.published: list[Event] = []
 
     def publish(self, events: Iterable[Event]) -> None:
@@ -54,6 +56,8 @@ class Broker:
         return 0
 
     def depths(self) -> list[Depth]:
+        if self.errors:
+            raise self.errors.pop()
         self._clock.now_s += self._outage_s
         self._outage_s = 0.0
         return [Depth("generator", ready=self.ready, later=0, dead=0, consumers=1)]
@@ -144,6 +148,22 @@ def test_a_resumed_run_does_not_wait_for_ever_for_the_messages_of_other_runs(
     pass_time(clock, pipeline, OTHERS_S - 5)
     assert broker.published == []
     pass_time(clock, pipeline, 10)
+    assert broker.published == [*OLD]
+
+
+def test_after_an_outage_a_resumed_run_waits_anew(
+    clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet_log: None
+) -> None:
+    monkeypatch.setattr(services, "AWAY_S", 0.0)
+    broker = Broker(clock)
+    pipeline = resumed(LocalStore(tmp_path), broker)
+    pipeline.publish(OLD, again=True)
+
+    broker.errors.append(BusError("the broker is away"))
+    clock.now_s += 10 * SETTLED_S
+    pipeline.wait()
+    assert broker.published == []
+    pass_time(clock, pipeline, SETTLED_S + 2)
     assert broker.published == [*OLD]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from proofloop.config.demonstration_file import Demonstration, Turn, read_answer
 from proofloop.method.prompts import PromptPack
+from proofloop.runs.answers import question_of
 from proofloop.schema import keys
 from proofloop.schema.ids import SELF_CRITIQUE
-from proofloop.schema.records import Critique, MetaCritique, Problem, Proof, RawAnswer
+from proofloop.schema.records import Critique, MetaCritique, Proof, RawAnswer
 from proofloop.store import Store, get_record
 from proofloop_trainer.fine_tuning.best_answers import BestAnswer
 
@@ -18,7 +19,7 @@ def demonstration_of(answer: BestAnswer, pack: PromptPack, store: Store) -> Demo
     found = keys.parse_answer(answer.key)
     assert found is not None
     proof = get_record(store, keys.proof(answer.run_id, found.proof_id), Proof)
-    question = get_record(store, keys.problem(answer.run_id, proof.problem_id), Problem).question
+    question = question_of(store, answer.run_id, proof.problem_id)
     if answer.role == "generator":
         prompt, text = pack.prove(question), _proof_text(answer, proof, store)
     elif answer.role == "verifier":

@@ -45,8 +45,8 @@ NO_KEY = "This protocol is restricted"
 """Triton's message, sent as UNAVAILABLE, for a missing or wrong key for model control."""
 
 OTHER_RUNS_S = 300.0
-"""A model that this process loaded for another run is unloaded if nobody called it for this long:
-each stage of a curriculum is a run.
+"""Each stage of a curriculum is a run of its own. If nobody has called a model of another run for
+this long, the process that loaded it unloads it.
 """
 
 LLMAPI_REFUSALS = ("prompt length", "max_seq_len", "max_num_tokens", "max_input_len")
@@ -198,16 +198,16 @@ class Replica:
             for each in answer.model_stats
             if each.name != loaded and not self.running[each.name]
         )
-        of_run = [each.name for each in answer.model_stats if each.name.startswith(prefix)]
-        surplus = max(0, len(of_run) - self._settings.keep_versions)
-        unneeded = [name for _, name in idle if name in of_run][:surplus]
+        kept = sum(each.name.startswith(prefix) for each in answer.model_stats)
+        surplus = max(0, kept - self._settings.keep_versions)
+        of_run = [name for _, name in idle if name.startswith(prefix)]
         over_s = time.time() - OTHER_RUNS_S
-        unneeded += [
+        of_others = [
             name
             for when, name in idle
-            if name in self._loaded and name not in of_run and when < over_s
+            if when < over_s and name in self._loaded and not name.startswith(prefix)
         ]
-        for name in unneeded:
+        for name in (*of_run[:surplus], *of_others):
             self.forget(name)
             self._loaded.discard(name)
             request = messages.RepositoryModelUnloadRequest(model_name=name)
