@@ -270,7 +270,9 @@ def test_versions_of_runs_that_are_over_are_unloaded(
     of_others.prepare("nano")
     assert triton_name(before) in loaded(triton), "another process loaded it"
     engine.prepare(now)
-    assert loaded(triton) == sorted(map(triton_name, ("nano", running, now)))
+    kept = set(loaded(triton))
+    assert triton_name(before) not in kept
+    assert kept >= {triton_name(each) for each in ("nano", running, now)}
     call.cancel()
 
 
