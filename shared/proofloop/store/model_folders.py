@@ -28,6 +28,11 @@ MANIFEST = "manifest.json"
 served. The folder of the files holds a copy.
 """
 
+ADAPTER = "adapter_config.json"
+"""The file that makes a folder an adapter: a LoRA in PEFT's format, the weights that are added to
+those of a base model.
+"""
+
 FILE_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"
 """The names that a manifest may contain. A path would write outside the folder of the copies."""
 
@@ -99,10 +104,31 @@ def named_folder(name: str, base: Path) -> Path:
     return base / name
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds an adapter instead of a whole model."""
+    return (folder / ADAPTER).is_file()
+
+
+def base_folder(adapter: Path) -> Path:
+    """The folder of the model that an adapter belongs to. Raises ConfigError if the adapter does
+    not name it.
+    """
+    try:
+        name = json.loads((adapter / ADAPTER).read_bytes())["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{adapter / ADAPTER} does not name the adapter's base model: {error!r}",
+            "copy the adapter again",
+        ) from error
+    return named_folder(str(name), Path())
+
+
 def require_model(folder: Path) -> None:
     """Raise ConfigError unless the folder holds a model; a name on the Hugging Face hub is not
     enough.
     """
+    if is_adapter(folder):
+        folder = base_folder(folder)
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"no model in {folder}: config.json is missing",

@@ -86,7 +86,7 @@ def test_the_light_services_need_no_torch() -> None:
 
 
 def test_serving_needs_no_trainer() -> None:
-    assert not {"trl", "accelerate", "datasets"} & set(pinned("serving"))
+    assert not {"trl", "datasets"} & set(pinned("serving"))
 
 
 def requirements_of(package: str) -> list[Requirement]:
