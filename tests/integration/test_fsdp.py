@@ -39,6 +39,7 @@ SCRIPT = str(ROOT / "tests" / "integration" / "two_processes.py")
 TWO_ON_CPU = (str(EXAMPLE / "two-processes-cpu.yaml"),)
 ONE_ON_GPU = (str(EXAMPLE / "one-node-8-gpus.yaml"), "--num_processes", "1")
 MODELS = ("dense", "moe")
+LEARNERS = (*MODELS, "adapter")
 ROUNDING = 1e-8
 """A gradient below this is what adding 32-bit parts in another order leaves of 0."""
 CURRICULUM = """
@@ -112,10 +113,11 @@ def said_by(started: subprocess.Popen[str]) -> dict:
 
 
 def weights(seen: dict, of: str, name: str, file: str = "model") -> dict[str, torch.Tensor]:
-    return load_file(seen["folder"] / of / name / f"{file}.safetensors")
+    prefix = "adapter_" if file == "model" and name.startswith("adapter") else ""
+    return load_file(seen["folder"] / of / name / f"{prefix}{file}.safetensors")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", LEARNERS)
 def test_two_processes_take_the_step_of_one(seen: dict, model: str) -> None:
     """Weights are compared where a gradient is more than rounding: AdamW moves a weight by its
     sign, however small.
@@ -142,13 +144,13 @@ def test_two_processes_take_the_step_of_one(seen: dict, model: str) -> None:
         torch.testing.assert_close(theirs[name], ours[name], rtol=1e-5, atol=ROUNDING)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", LEARNERS)
 def test_each_process_holds_its_part_of_the_weights(seen: dict, model: str) -> None:
     assert seen["one"][f"{model} held"] == [1.0]
     assert seen["two"][f"{model} held"][0] == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", LEARNERS)
 def test_a_checkpoint_of_two_processes_goes_on_with_the_identical_step(
     seen: dict, model: str
 ) -> None:
@@ -188,7 +190,7 @@ def test_one_process_on_a_gpu_takes_the_steps_of_two_on_the_cpu(seen: dict, tmp_
     with launch(*options, configuration=ONE_ON_GPU) as started:
         found = said_by(started)
     assert "cuda" in found["device"]
-    for model in MODELS:
+    for model in LEARNERS:
         for figure in (model, f"{model} gradients", f"{model} kl"):
             assert found[figure] == pytest.approx(seen["two"][figure], rel=1e-3, abs=1e-5)
         assert found[f"{model} held"] == [1.0]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.distributed.tensor import DTensor
 
+from proofloop.config.run_file.training import Lora
 from proofloop.errors import ProofloopError
 from proofloop_trainer import ranks
 from proofloop_trainer.fine_tuning.supervised import Schedule, answer_to_learn, fine_tune
@@ -30,28 +31,30 @@ SETTINGS = GrpoSettings(
 
 
 def train(out: Path, models: list[Path]) -> dict[str, Any]:
-    """Two steps of each model, side by side; the second again from the checkpoint of the first;
-    supervised steps.
+    """Two steps of each model and of an adapter, side by side; the second again from the checkpoint
+    of the first; supervised steps.
     """
-    learners = [GrpoLearner(model, SETTINGS) for model in models]
+    learners = {model.name: GrpoLearner(model, SETTINGS) for model in models}
+    learners["adapter"] = GrpoLearner(models[0], SETTINGS, lora=Lora(rank=4))
     seen: dict[str, list[float]] = {}
-    for model, learner in zip(models, learners, strict=True):
+    for (name, learner), model in zip(learners.items(), [*models, models[0]], strict=True):
         reports = []
         for step in range(2):
             reports.append(learner.step(batch(*ragged_samples(20, seed=step))))
-            learner.save(out / f"{model.name}-{step}")
-        restored = GrpoLearner.restore(out / f"{model.name}-0", model)
+            learner.save(out / f"{name}-{step}")
+        restored = GrpoLearner.restore(out / f"{name}-0", model)
         reports.append(restored.step(batch(*ragged_samples(20, seed=1))))
-        restored.save(out / f"{model.name}-again")
+        restored.save(out / f"{name}-again")
         restored.close()
-        seen[model.name] = [report.loss for report in reports]
-        seen[f"{model.name} gradients"] = [report.grad_norm for report in reports]
-        seen[f"{model.name} kl"] = [report.kl for report in reports]
-        seen[f"{model.name} held"] = [held(learner)]
-        seen[f"{model.name} after an error"] = [after_an_error(out / f"{model.name}-0", model)]
-    silent = learners[0].step(batch(sample(0.5), sample(0.5)))
+        seen[name] = [report.loss for report in reports]
+        seen[f"{name} gradients"] = [report.grad_norm for report in reports]
+        seen[f"{name} kl"] = [report.kl for report in reports]
+        seen[f"{name} held"] = [held(learner)]
+        seen[f"{name} after an error"] = [after_an_error(out / f"{name}-0", model)]
+    first = learners[models[0].name]
+    silent = first.step(batch(sample(0.5), sample(0.5)))
     # Fewer answers than processes.
-    single = learners[0].step(batch(sample(0.0), sample(1.0, completion=())))
+    single = first.step(batch(sample(0.0), sample(1.0, completion=())))
     seen["silent, single"] = [silent.updates, silent.loss, single.updates, single.loss]
     answers = [answer_to_learn(one.tokens) for one in ragged_samples(9)]
     how = Schedule(batch=4, learning_rate=1e-3, tokens_per_pass=64)

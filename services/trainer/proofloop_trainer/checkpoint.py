@@ -30,7 +30,7 @@ from proofloop.store.model_folders import FILE_NAME, MANIFEST
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.ranks import shard_like
 
-WEIGHTS = "model*.safetensors"
+WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
 OPTIMIZER = "optimizer{suffix}.safetensors"
 SHARD_BYTES = 2 * 10**9
 """The approximate maximum size of a model file: each file is written to the store as one object."""
@@ -118,7 +118,7 @@ def write_model_manifest(folder: Path, steps: int, **origin: Any) -> Manifest:
     of the manifest.
     """
     files = tuple(_entry(path) for path in sorted(folder.iterdir()) if path.is_file())
-    digest = _combined([file.sha256 for file in files if fnmatch(file.name, WEIGHTS)])
+    digest = _combined([file.sha256 for file in files if _has_weights(file.name)])
     manifest = Manifest(version=f"{steps:06d}-{digest[:12]}", step=steps, files=files, **origin)
     _write_atomically(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
     return manifest
@@ -142,7 +142,12 @@ def file_digest(path: Path) -> str:
 
 def weights_digest(folder: Path) -> str:
     """One digest of all weight files in a model folder; other files do not count."""
-    return _combined([file_digest(path) for path in sorted(Path(folder).glob(WEIGHTS))])
+    files = sorted(path for path in folder.iterdir() if _has_weights(path.name))
+    return _combined([file_digest(path) for path in files])
+
+
+def _has_weights(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in WEIGHTS)
 
 
 def _combined(digests: Sequence[str]) -> str:

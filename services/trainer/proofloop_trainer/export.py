@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from proofloop.store.model_folders import MANIFEST
+from proofloop.store.model_folders import MANIFEST, is_adapter
 from proofloop_trainer.checkpoint import (
     SHARD_BYTES,
     Manifest,
@@ -28,7 +28,11 @@ WEIGHTS_WITH_INDEX = "model*.safetensors*"
 
 
 def dtype_of(folder: Path) -> torch.dtype:
-    """The type of a model's weights according to its configuration. Raises ConfigError."""
+    """The type of a model's weights according to its configuration; an adapter's are in 32 bits.
+    Raises ConfigError.
+    """
+    if is_adapter(folder):
+        return torch.float32
     with reading_model(folder):
         config = AutoConfig.from_pretrained(folder)
     return config.dtype or config.get_text_config().dtype or torch.float32

@@ -7,11 +7,14 @@ The first process runs the command; the others only join its training steps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from proofloop.cli import main as command_line
+from proofloop.config.run_file.training import Lora
 from proofloop.errors import ProofloopError
 from proofloop.schema.records import Tokens, TrainingBatch
 from proofloop_trainer import ranks
@@ -65,7 +68,7 @@ def repeat(order: Order, learners: dict[str, GrpoLearner]) -> None:
     if order.call == "open":
         settings = GrpoSettings.model_validate(given["settings"])
         learners[order.learner] = GrpoLearner(
-            Path(given["model"]), settings, Path(given["reference"])
+            Path(given["model"]), settings, Path(given["reference"]), _lora(given)
         )
     elif order.call == "fine_tune":
         rows = [
@@ -73,7 +76,8 @@ def repeat(order: Order, learners: dict[str, GrpoLearner]) -> None:
             for prompt, completion in given["answers"]
         ]
         schedule = Schedule.model_validate(given["schedule"])
-        fine_tune(Path(given["start"]), Path(given["out"]), rows, schedule, given["seed"])
+        places = Path(given["start"]), Path(given["out"])
+        fine_tune(*places, rows, schedule, given["seed"], _lora(given))
     elif learner is None:
         raise RuntimeError(
             f"order {order.call!r} for learner {order.learner}, which was never opened"
@@ -86,6 +90,10 @@ def repeat(order: Order, learners: dict[str, GrpoLearner]) -> None:
         learner.step(TrainingBatch.model_validate(given["batch"]))
     else:
         learner.whole()
+
+
+def _lora(given: Mapping[str, Any]) -> Lora | None:
+    return Lora.model_validate(fields) if (fields := given.get("lora")) else None
 
 
 if __name__ == "__main__":

@@ -248,7 +248,14 @@ class RoleInTraining:
         )
         try:
             return open_learner(
-                self._store, self._run_id, self.role, self.steps, self._settings, first, pulled_to
+                self._store,
+                self._run_id,
+                self.role,
+                self.steps,
+                self._settings,
+                first,
+                pulled_to,
+                self._spec.lora,
             )
         except ConfigError as error:
             raise Reject(f"the training of the {self.role} cannot begin: {error}") from error

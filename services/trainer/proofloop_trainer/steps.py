@@ -13,10 +13,11 @@ from pathlib import Path
 
 import torch
 
+from proofloop.config.run_file.training import Lora
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, TrainingBatch, TrainingStep
 from proofloop.store import Store, put_record
-from proofloop.store.model_folders import MANIFEST, publish_folder, version_folder
+from proofloop.store.model_folders import MANIFEST, is_adapter, publish_folder, version_folder
 from proofloop_trainer.checkpoint import verify_checkpoint, write_model_manifest
 from proofloop_trainer.export import copy_model, dtype_of, export_model
 from proofloop_trainer.grpo.learner import GrpoLearner
@@ -32,10 +33,11 @@ def open_learner(
     settings: GrpoSettings,
     first: Path,
     reference: Path,
+    lora: Lora | None = None,
 ) -> GrpoLearner:
     """The learner after the last published step, or with the model `first` if `steps` is 0."""
     if steps == 0:
-        return GrpoLearner(first, settings, reference)
+        return GrpoLearner(first, settings, reference, lora)
     with tempfile.TemporaryDirectory() as scratch:
         key = keys.checkpoint(run, role, steps)
         folder = version_folder(store, Path(scratch), key)
@@ -52,8 +54,9 @@ def take_step(
     *,
     is_last: bool = False,
 ) -> TrainingStep:
-    """Train on the batch and publish the new version in the precision of the model `first`. Returns
-    the step's record. The last step also keeps its weights in 32 bits, before the version.
+    """Train on the batch and publish the new version, in the precision of the model `first` unless
+    it is an adapter. Returns the step's record. The last step also keeps its weights in 32 bits,
+    before the version.
 
     After an error, open the learner again: it may have changes that were not published.
     """
@@ -67,9 +70,10 @@ def take_step(
         model = Path(scratch, "model")
         learner.save(full)
         publish_folder(store, full, keys.checkpoint(run, role, report.step))
+        dtype = dtype_of(full if is_adapter(full) else first)
         if is_last:
-            keep_weights(store, version, full, dtype_of(first))
-        export_model(full, model, dtype_of(first))
+            keep_weights(store, version, full, dtype)
+        export_model(full, model, dtype)
         publish_folder(store, model, version)
     drop_older(store, keys.checkpoint(run, role, report.step))
     return taken

@@ -154,6 +154,8 @@ def run_spec(spec: CurriculumSpec, name: str, served: Served, **sections: Any) -
         "prices": spec.prices.model_dump(),
         "base": spec.base,
     }
+    if spec.lora and sections.keys() & {"training", "fine_tuning"}:
+        fields["lora"] = spec.lora
     return RunSpec.model_validate({**fields, **sections})
 
 

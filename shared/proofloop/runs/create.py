@@ -22,7 +22,7 @@ from proofloop.runs.spec import (
 from proofloop.schema import keys
 from proofloop.schema.given import GivenPortion
 from proofloop.store import Store, put_new, put_record
-from proofloop.store.model_folders import MANIFEST, verify_version
+from proofloop.store.model_folders import ADAPTER, MANIFEST, manifest_files, verify_version
 
 
 def create_run(
@@ -82,16 +82,32 @@ def check_sources(store: Store, spec: RunSpec) -> None:
     Checked before the run is stored: these names are frozen with it.
     """
     for role in spec.training.roles:
+        _check_can_have_adapter(store, spec, f"[models] {role}", spec.model_of(role))
         if reference := spec.training.of(role).reference:
             check_version(store, f"[training.{role}] reference", reference)
     if spec.fine_tuning:
         check_version(store, "[fine_tuning] start", spec.fine_tuning.start)
+        _check_can_have_adapter(store, spec, "[fine_tuning] start", spec.fine_tuning.start)
         for name, _ in spec.fine_tuning.sources:
             if find_spec(store, name) is None:
                 raise ConfigError(
                     f"[fine_tuning] runs: the store {store} has no run {name!r}",
                     "see `proofloop runs list`",
                 )
+
+
+def _check_can_have_adapter(store: Store, spec: RunSpec, setting: str, name: str) -> None:
+    """Raise ConfigError for a new adapter on a version in the store: the engine must find the base
+    model wherever the adapter goes.
+    """
+    if not spec.lora or not keys.is_version(name) or not store.exists(f"{name}/{MANIFEST}"):
+        return
+    if ADAPTER not in manifest_files(store, name):
+        raise ConfigError(
+            f"[lora] and {setting} = {name!r} do not go together: the version has all weights, and"
+            " an adapter needs a base model in a folder",
+            "copy the version's files to a folder and name that, or leave [lora] out",
+        )
 
 
 def check_version(store: Store, setting: str, name: str) -> None:

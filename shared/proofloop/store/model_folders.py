@@ -117,18 +117,36 @@ def base_folder(adapter: Path) -> Path:
         name = json.loads((adapter / ADAPTER).read_bytes())["base_model_name_or_path"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{adapter / ADAPTER} does not name the adapter's base model: {error!r}",
-            "copy the adapter again",
+            f"{adapter / ADAPTER} cannot be read: {error!r}", "copy the adapter again"
         ) from error
-    return named_folder(str(name), Path())
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{adapter / ADAPTER} does not name the adapter's base model",
+            "set base_model_name_or_path to the folder of the base model",
+        )
+    return named_folder(name, Path())
+
+
+def whole_model(folder: Path) -> Path:
+    """The folder with all weights: the base model's if the folder holds an adapter."""
+    return base_folder(folder) if is_adapter(folder) else folder
+
+
+def model_name(folder: Path) -> str:
+    """The name of a folder that finds it in other processes too: an installed model's, else the
+    absolute path.
+    """
+    for point in entry_points(group="proofloop.models"):
+        if Path(point.load()()).resolve() == folder.resolve():
+            return point.name
+    return str(folder.absolute())
 
 
 def require_model(folder: Path) -> None:
     """Raise ConfigError unless the folder holds a model; a name on the Hugging Face hub is not
     enough.
     """
-    if is_adapter(folder):
-        folder = base_folder(folder)
+    folder = whole_model(folder)
     if not (folder / "config.json").is_file():
         raise ConfigError(
             f"no model in {folder}: config.json is missing",

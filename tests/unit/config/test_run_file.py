@@ -126,8 +126,11 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 
 
 BAD = [
+    (SMALLEST + "[lora]\n", r"\[lora\] says how models are trained, and this run trains none .*\nhint: set \[training.ROLE\] steps"),
+    (TRAINS + "[lora]\nrank = 0\n", r"\[lora\] rank = 0 .*greater than or equal to 1"),
+    ("[fine_tuning]\ndomain = \"nano\"\nsteps = 1\n[lora]\n", r"\[lora\] and \[fine_tuning\] domain = 'nano' do not go together"),
     ("sed = 1\n" + SMALLEST, r"^unknown key sed in .*small.toml\nhint: known keys: budget, engine, fine_tuning, flow,"
-        r" keep_tokens, labeling, models, name, "),
+        r" keep_tokens, labeling, lora, models, name, "),
     ('base = "/"\n' + SMALLEST, r"^unknown key base in .*small.toml\nhint: known keys: budget, engine, fine_tuning, flow"),
     ('[problem]\ndomain = "nano"\n', r"^unknown key problem in .*\nhint: known keys: .*problems"),
     (SMALLEST + "[labling]\nn = 1\n", r"^unknown key labling in .*\nhint: known keys: .*labeling"),

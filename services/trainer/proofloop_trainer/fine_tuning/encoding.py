@@ -12,6 +12,7 @@ from proofloop.config.demonstration_file import Demonstration
 from proofloop.engine.base import ChatMessage
 from proofloop.errors import CallRefused, ConfigError
 from proofloop.schema.records import Tokens
+from proofloop.store.model_folders import whole_model
 from proofloop_serving.calls import encode
 from proofloop_serving.loading import context_length
 from proofloop_trainer.checkpoint import reading_model
@@ -28,7 +29,7 @@ class Encoder:
         self._folder = folder
         with reading_model(folder):
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-            self._longest = context_length(AutoConfig.from_pretrained(folder))
+            self._longest = context_length(AutoConfig.from_pretrained(whole_model(folder)))
 
     def encode(self, demonstration: Demonstration) -> Tokens:
         """The tokens of a demonstration. Raises ConfigError that names its row."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
+import torch
 
 from proofloop.config.run_file import RunSpec
 from proofloop.config.run_file.training import FineTuning
@@ -66,7 +67,8 @@ def _make_model(spec: RunSpec, section: FineTuning, tools: Tools) -> None:
     require_model(start)
     steps, train = _training(spec, section, start, tools)
     version = keys.model(spec.name, ALL_ROLES, steps)
-    publish_made(store, version, steps, train, dtype_of(served))
+    dtype = torch.float32 if spec.lora else dtype_of(served)
+    publish_made(store, version, steps, train, dtype)
     log.info("model_published", role=ALL_ROLES, version=version)
 
 
@@ -101,5 +103,5 @@ def _training(
     steps = schedule.updates(len(lessons.answers))
     records = StepRecords(tools.store, spec.name, steps, lessons.of_role)
     return steps, lambda folder: fine_tune(
-        start, folder, lessons.answers, schedule, spec.seed, check_stopping, records.add
+        start, folder, lessons.answers, schedule, spec.seed, spec.lora, check_stopping, records.add
     )

@@ -14,11 +14,13 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from proofloop.config.run_file.training import Lora
 from proofloop.schema.records import Record, Tokens
 from proofloop_trainer import ranks
+from proofloop_trainer.adapters import load_trained, trained_weights
 from proofloop_trainer.checkpoint import SHARD_BYTES
 from proofloop_trainer.grpo.batch import Answer, collate, minibatches, share
-from proofloop_trainer.grpo.policy import load_model, score
+from proofloop_trainer.grpo.policy import score
 from proofloop_trainer.memory import enough_for, make_room
 from proofloop_trainer.ranks import Order
 from proofloop_trainer.updates import update
@@ -83,30 +85,37 @@ def fine_tune(
     answers: Sequence[Answer],
     schedule: Schedule,
     seed: int,
+    lora: Lora | None = None,
     before_step: Callable[[], None] = lambda: None,
     after_step: Callable[[SupervisedStep], None] = lambda step: None,
 ) -> None:
-    """Train the model in `start` on the answers and write it to `out` in 32 bits.
+    """Train the model in `start` on the answers and write it to `out` in 32 bits. With `lora` an
+    adapter is trained; an adapter in `start` always is.
 
     `before_step` may raise to stop the training. The learning rate falls linearly to a tenth. The
     same input gives the same weights. Raises Reject for a loss that is not finite.
     """
     ranks.check_launch()
-    _broadcast(start, out, answers, schedule, seed)
+    _broadcast(start, out, answers, schedule, seed, lora)
     disable_progress_bar()
     make_room()
     with enough_for(f"supervised steps from {start}, passes of {schedule.tokens_per_pass} tokens"):
-        model = load_model(start)
+        model = load_trained(start, lora, seed)
         ranks.place(model)
         _train(model, answers, schedule, seed, before_step, after_step)
-    weights = ranks.full_tensors(model.state_dict().items())
+    weights = ranks.full_tensors(trained_weights(model))
     if ranks.rank() == 0:
         model.save_pretrained(out, state_dict=weights, max_shard_size=SHARD_BYTES)
         AutoTokenizer.from_pretrained(start).save_pretrained(out)
 
 
 def _broadcast(
-    start: Path, out: Path, answers: Sequence[Answer], schedule: Schedule, seed: int
+    start: Path,
+    out: Path,
+    answers: Sequence[Answer],
+    schedule: Schedule,
+    seed: int,
+    lora: Lora | None,
 ) -> None:
     """Make the other processes call `fine_tune` too."""
     if ranks.count() == 1:
@@ -118,6 +127,7 @@ def _broadcast(
         "answers": rows,
         "schedule": schedule.model_dump(),
         "seed": seed,
+        "lora": lora and lora.model_dump(),
     }
     ranks.broadcast(Order(call="fine_tune", arguments=arguments))
 
@@ -131,7 +141,8 @@ def _train(
     after_step: Callable[[SupervisedStep], None],
 ) -> None:
     rate, total = schedule.learning_rate, schedule.updates(len(answers))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
     for done, cut in enumerate(schedule.minibatches(answers, seed)):
         before_step()
         now = rate * (1 - 0.9 * done / total)

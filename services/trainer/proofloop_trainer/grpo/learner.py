@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import astuple, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +20,16 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from proofloop.config.run_file.training import Lora
 from proofloop.schema.records import ModelRole, TrainingBatch
 from proofloop.store.model_folders import require_model
 from proofloop_trainer import ranks
+from proofloop_trainer.adapters import (
+    as_reference,
+    attach_reference,
+    load_trained,
+    trained_weights,
+)
 from proofloop_trainer.checkpoint import (
     Manifest,
     check_reference,
@@ -44,7 +52,7 @@ from proofloop_trainer.grpo.batch import (
     share,
 )
 from proofloop_trainer.grpo.loss import grpo_loss
-from proofloop_trainer.grpo.policy import load_model, load_reference, score
+from proofloop_trainer.grpo.policy import load_reference, score
 from proofloop_trainer.grpo.report import StepReport, Tally, Update, report_of, tally_of
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.memory import enough_for, make_room
@@ -63,9 +71,15 @@ class GrpoLearner:
     """
 
     def __init__(
-        self, model_folder: Path, settings: GrpoSettings, reference_folder: Path | None = None
+        self,
+        model_folder: Path,
+        settings: GrpoSettings,
+        reference_folder: Path | None = None,
+        lora: Lora | None = None,
     ) -> None:
-        """`reference_folder` is the reference model of the KL term; by default `model_folder`."""
+        """`reference_folder` is the reference model of the KL term; by default `model_folder`. With
+        `lora` an adapter is trained; an adapter in `model_folder` always is.
+        """
         reference = Path(reference_folder or model_folder)
         self._id = uuid.uuid4().hex
         self._broadcast(
@@ -73,11 +87,13 @@ class GrpoLearner:
             model=str(model_folder),
             settings=settings.model_dump(),
             reference=str(reference),
+            lora=lora and lora.model_dump(),
         )
         self.settings = settings
-        self._open(Path(model_folder), reference)
+        self._open(Path(model_folder), reference, lora)
+        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.steps = 0
         self.role: ModelRole | None = None
@@ -87,7 +103,7 @@ class GrpoLearner:
         self.reference_digest = weights_digest(reference) if settings.kl_coefficient else None
         ranks.barrier()
 
-    def _open(self, folder: Path, reference: Path) -> None:
+    def _open(self, folder: Path, reference: Path, lora: Lora | None) -> None:
         """Load the model, and the reference if there is a KL term.
 
         Raises ConfigError if a folder holds no complete model, ProofloopError if the memory is too
@@ -102,12 +118,14 @@ class GrpoLearner:
         with enough_for(f"opening {folder}"):
             with reading_model(folder):
                 self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.model = load_model(folder, temperature)
+            self.model = load_trained(folder, lora, self.settings.seed, temperature)
             self.replay = Replay(self.model)
+            self.reference = None
+            if self.settings.kl_coefficient and attach_reference(self.model, folder, reference):
+                self.reference = self.model
             # Placed before the reference is loaded: a process holds one unsharded model at a time.
             ranks.place(self.model)
-            self.reference = None
-            if self.settings.kl_coefficient:
+            if self.settings.kl_coefficient and self.reference is None:
                 self.reference = load_reference(reference, temperature)
                 ranks.place(self.reference)
         self.is_open = True
@@ -166,7 +184,7 @@ class GrpoLearner:
         """
         self._broadcast("gather")
         with enough_for("gathering the weights"):
-            weights = ranks.full_tensors(self.model.state_dict().items())
+            weights = ranks.full_tensors(trained_weights(self.model))
             return weights, ranks.full_tensors(optimizer_tensors(self.model, self.optimizer))
 
     def save(self, folder: Path) -> Manifest:
@@ -222,10 +240,11 @@ class GrpoLearner:
             return list(answers)
         ordered = by_length(answers)
         mine: list[Tensor] = []
-        for part in self._share(ordered):
-            # Every process takes part in every pass: an empty one scores an answer for nothing.
-            scored = self._reference_logprobs(self.reference, part or ordered[:1])
-            mine += scored[: len(part)]
+        with as_reference(self.model) if self.reference is self.model else nullcontext():
+            for part in self._share(ordered):
+                # Every process takes part in every pass: an empty one scores an answer for nothing.
+                scored = self._reference_logprobs(self.reference, part or ordered[:1])
+                mine += scored[: len(part)]
         rows = ranks.gathered(mine, [len(answer.completion_ids_C) for answer in ordered])
         return [
             replace(answer, reference_logprobs_C=row_C)

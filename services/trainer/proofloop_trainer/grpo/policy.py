@@ -37,9 +37,12 @@ class Scores:
     entropies_BT: Tensor
 
 
-def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
-    """Load a model in 32 bits with a fused head, in evaluation mode: it scores as it samples, and
-    steps can be repeated exactly. The training mode would add dropout, and noise in some routers.
+def load_model(
+    folder: Path, temperature: float = 1.0, dtype: torch.dtype | None = torch.float32
+) -> PreTrainedModel:
+    """Load a model with a fused head, in evaluation mode: it scores as it samples, and steps can be
+    repeated exactly. The training mode would add dropout, and noise in some routers. Without
+    `dtype` the weights keep their precision.
 
     Raises ConfigError if it cannot be loaded, or if the folder lacks weights: transformers would
     fill them with random numbers.
@@ -47,7 +50,7 @@ def load_model(folder: Path, temperature: float = 1.0) -> PreTrainedModel:
     model: PreTrainedModel
     with reading_model(folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            folder, dtype=dtype or "auto", use_safetensors=True, output_loading_info=True
         )
     model, report = loaded
     if missing := sorted(report["missing_keys"]):

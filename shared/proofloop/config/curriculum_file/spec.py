@@ -28,7 +28,7 @@ from proofloop.config.curriculum_file.training_sections import (
     VerifierStage,
 )
 from proofloop.config.run_file import EnginePrices, EngineSection, RoleSampling, SamplingSection
-from proofloop.config.run_file.training import Supervised
+from proofloop.config.run_file.training import Lora, Supervised
 from proofloop.config.section import LARGEST_SEED, Section
 from proofloop.engine import find_engine
 from proofloop.method.domains import prompts_of
@@ -81,6 +81,7 @@ class CurriculumSpec(Section):
     generator: GeneratorStage = GeneratorStage()
     labels: Labels = Labels()
     consolidate: Consolidate = Consolidate()
+    lora: Lora | None = None
     gate: Gate = Gate()
     watch: Watch = Watch()
     prices: EnginePrices = EnginePrices()
@@ -102,6 +103,17 @@ class CurriculumSpec(Section):
             raise ValueError(
                 "ablation no-meta is the stage [enhanced] without R_meta, and [enhanced] steps = 0"
                 f"{HINT}set [enhanced] steps, or leave no-meta out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cold_start_by_lora(self) -> CurriculumSpec:
+        begins_cold = any(stage.kind == "cold_start" for stage in self.stages)
+        if self.lora and begins_cold and not self.cold_start.has_source:
+            raise ValueError(
+                "[lora] and the cold start on a domain's demonstrations do not go together: they"
+                " train all weights"
+                f"{HINT}set [cold_start] steps = 0, or demonstrations or runs"
             )
         return self
 

@@ -12,7 +12,7 @@ from proofloop.config.run_file.labeling import Labeling, Refinement, Search
 from proofloop.config.run_file.prices import Budget, Prices
 from proofloop.config.run_file.problems import Problems
 from proofloop.config.run_file.sections import Flow, Models, RoleSampling, SamplingSection
-from proofloop.config.run_file.training import FineTuning, RewardSection, Training
+from proofloop.config.run_file.training import FineTuning, Lora, RewardSection, Training
 from proofloop.config.section import LARGEST_SEED, Section
 from proofloop.method.domains import prompts_of
 from proofloop.method.prompts import Reading
@@ -67,6 +67,7 @@ class RunSpec(Section):
     reward: RewardSection = RewardSection()
     training: Training = Training()
     fine_tuning: FineTuning | None = None
+    lora: Lora | None = None
     flow: Flow = Flow()
     prices: Prices = Prices()
     budget: Budget = Budget()
@@ -94,6 +95,23 @@ class RunSpec(Section):
             raise ValueError(
                 f"[fine_tuning] and [{other}] do not go together: a run does one of them"
                 f"{HINT}give each a run file"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _lora_trains(self) -> RunSpec:
+        if self.lora is None:
+            return self
+        if not self.trained:
+            raise ValueError(
+                "[lora] says how models are trained, and this run trains none"
+                f"{HINT}set [training.ROLE] steps, or leave [lora] out"
+            )
+        if self.fine_tuning and self.fine_tuning.domain:
+            raise ValueError(
+                f"[lora] and [fine_tuning] domain = {self.fine_tuning.domain!r} do not go together:"
+                " a domain's demonstrations train all weights"
+                f"{HINT}give demonstrations or runs, or leave [lora] out"
             )
         return self
 

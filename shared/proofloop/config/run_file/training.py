@@ -110,6 +110,21 @@ class Training(Section):
         return round((min(rounds) + self.ahead) * self.problems) if rounds else None
 
 
+class Lora(Section):
+    """Train an adapter (LoRA, arXiv 2106.09685) instead of all weights: to each chosen matrix W,
+    the low-rank product (alpha / rank) B A is added. Versions are adapters in PEFT's format.
+    """
+
+    rank: int = Field(16, ge=1, le=1024, description="the rank of B A")
+    alpha: int = Field(32, ge=1, le=65536, description="B A is scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description='the names of the matrices, such as `["q_proj", "v_proj"]`; by default all'
+        " linear layers except the output layer",
+    )
+
+
 BATCH = "answers in an optimizer step"
 LEARNING_RATE = "AdamW's largest learning rate"
 ROWS = (

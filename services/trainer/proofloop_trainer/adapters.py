@@ -1,0 +1,156 @@
+"""Adapters in training: LoRA by PEFT, injected into a transformers model, which stays a plain
+model.
+
+The base model's weights keep their own precision and are never changed, so a reference on the same
+base model costs no second copy: it is the base model itself, or another adapter beside the trained
+one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from proofloop.config.run_file.training import Lora
+from proofloop.errors import ConfigError
+from proofloop.store.model_folders import base_folder, is_adapter, model_name, whole_model
+from proofloop_trainer import ranks
+from proofloop_trainer.checkpoint import reading_model
+from proofloop_trainer.grpo.policy import load_model
+
+TRAINED = "default"
+REFERENCE = "reference"
+PREFIX = "base_model.model."
+"""What PEFT puts before the names of the weights in its files."""
+
+
+def load_trained(
+    folder: Path, lora: Lora | None, seed: int, temperature: float = 1.0
+) -> PreTrainedModel:
+    """Load a model to train: an adapter in the folder continues; else `lora` begins one, which
+    changes nothing yet; else all weights train.
+
+    Raises ConfigError.
+    """
+    if not is_adapter(folder):
+        model = load_model(folder, temperature, _base_dtype() if lora else torch.float32)
+        if lora:
+            _begin(model, folder, lora, seed)
+        return model
+    model = load_model(base_folder(folder), temperature, _base_dtype())
+    _attach(model, folder, TRAINED)
+    return model
+
+
+def _base_dtype() -> torch.dtype | None:
+    """The precision of a base model: its own, but FSDP2 shards tensors of one precision only."""
+    return torch.float32 if ranks.count() > 1 else None
+
+
+def _begin(model: PreTrainedModel, folder: Path, lora: Lora, seed: int) -> None:
+    """Add a new adapter: A is random, B is 0."""
+    targets = list(lora.targets) or "all-linear"
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, task_type="CAUSAL_LM"
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            _add(model, config, TRAINED)
+        except ValueError as error:
+            problem = " ".join(str(error).split())
+            raise ConfigError(f"[lora] targets = {targets!r}: {problem}", _hint(model)) from error
+    model.peft_config[TRAINED].base_model_name_or_path = model_name(folder)
+
+
+def _attach(model: PreTrainedModel, folder: Path, name: str) -> None:
+    """Add the adapter in the folder. Its weights stay in 32 bits, as they were trained."""
+    with reading_model(folder):
+        config = PeftConfig.from_pretrained(str(folder))
+        base = config.base_model_name_or_path
+        _add(model, config, name)
+        model.peft_config[name].base_model_name_or_path = base
+        state = load_file(folder / "adapter_model.safetensors")
+        named = {key.removeprefix(PREFIX): value for key, value in state.items()}
+        report: Any = set_peft_model_state_dict(model, named, adapter_name=name)
+        if wrong := [*report.unexpected_keys, *_missing(report.missing_keys, name)]:
+            raise ValueError(f"adapter and base model differ in {len(wrong)} weights: {wrong[0]}")
+
+
+def _missing(names: list[str], adapter: str) -> list[str]:
+    return [name for name in names if f".{adapter}." in name]
+
+
+def _add(model: PreTrainedModel, config: Any, name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter
+        model.add_adapter(config, adapter_name=name)
+    # a set is written in any order, and the same checkpoint must have the same bytes
+    config.target_modules = sorted(config.target_modules)
+    if any(hasattr(layer, "base_layer") for layer in _ends(model)):
+        raise ValueError("the embeddings and the output layer cannot have an adapter")
+    for weight_name, weight in model.named_parameters():
+        if f".{name}." in weight_name:
+            weight.data = weight.data.float()
+
+
+def _ends(model: Any) -> tuple[nn.Module | None, nn.Module | None]:
+    """The embeddings and the output layer."""
+    return model.get_input_embeddings(), model.get_output_embeddings()
+
+
+def _hint(model: PreTrainedModel) -> str:
+    names = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module not in _ends(model)
+    }
+    return f"choose among {', '.join(sorted(names))}; or leave targets out"
+
+
+def has_adapter(model: nn.Module) -> bool:
+    return bool(getattr(model, "peft_config", None))
+
+
+def trained_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """The weights that a checkpoint stores, by name: the trained adapter's, or all."""
+    for name, weight in model.state_dict().items():
+        if not has_adapter(model) or f".{TRAINED}." in name:
+            yield name, weight
+
+
+def attach_reference(model: PreTrainedModel, trained: Path, reference: Path) -> bool:
+    """Make the model its own reference if both have the same base model: False if they have not."""
+    if not has_adapter(model) or _base(trained) != _base(reference):
+        return False
+    if is_adapter(reference):
+        _attach(model, reference, REFERENCE)
+        model.set_adapter(TRAINED)
+    return True
+
+
+def _base(folder: Path) -> Path:
+    return whole_model(folder).resolve()
+
+
+@contextmanager
+def as_reference(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model that is its own reference (`attach_reference`) compute as the reference."""
+    if REFERENCE in model.peft_config:
+        model.set_adapter(REFERENCE)
+    else:
+        model.disable_adapters()
+    try:
+        yield
+    finally:
+        model.enable_adapters()
+        model.set_adapter(TRAINED)
