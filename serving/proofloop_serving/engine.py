@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 import torch
@@ -22,11 +23,12 @@ import torch
 from proofloop.engine.base import FutureCall, Generation, GenerationRequest
 from proofloop.engine.local import LocalSettings
 from proofloop.engine.settings import read_settings
-from proofloop.errors import CallRefused, EngineError, NotFound, StoreError
+from proofloop.errors import CallRefused, ConfigError, EngineError, NotFound, StoreError
 from proofloop.schema.records import Tokens
+from proofloop.store.model_folders import base_folder, is_adapter
 from proofloop_serving.decoding.batch import Batch
 from proofloop_serving.decoding.row import Row
-from proofloop_serving.loading import LoadedModel, load_model
+from proofloop_serving.loading import LoadedModel, load_adapter, load_model
 from proofloop_serving.text import StopStrings
 
 LINGER_S = 0.004  # how long the first calls of a batch wait for more calls
@@ -85,6 +87,8 @@ class LocalEngine:
         self._settings = settings or LocalSettings()
         self._max_batch = self._settings.max_batch
         self._models: OrderedDict[str, _Served] = OrderedDict()
+        self._whole: WeakValueDictionary[Path, LoadedModel] = WeakValueDictionary()
+        """The models with all weights by folder, as long as they or one of their adapters serve."""
         self._waiting: dict[str, deque[LocalCall]] = {}  # by model, the oldest call first
         self._changed = threading.Condition()
         self._is_closed = False
@@ -199,6 +203,7 @@ class LocalEngine:
         }
         _fail_oversized(rows, served.loaded)
         if rows:
+            served.loaded.activate()
             served.batch.join(list(rows))
             served.calls.update(rows)
             self._forget_prompts()
@@ -222,7 +227,7 @@ class LocalEngine:
         problem = ""
         for _ in range(2):
             try:
-                loaded = load_model(folder)
+                loaded = self._loaded(folder)
                 batch = Batch(
                     loaded.model,
                     loaded.eos_ids,
@@ -239,13 +244,25 @@ class LocalEngine:
             retryable=True,
         )
 
+    def _loaded(self, folder: Path) -> LoadedModel:
+        """The model in a folder. An adapter shares the model of its base with other versions."""
+        if is_adapter(folder):
+            try:
+                base = base_folder(folder)
+            except ConfigError as error:
+                raise EngineError(str(error), retryable=False) from error
+            return load_adapter(self._loaded(base), folder)
+        if (found := self._whole.get(folder)) is None:
+            found = self._whole[folder] = load_model(folder)
+        return found
+
     def _make_room(self, kept: int) -> None:
         """Unload the least recently used idle models until `kept` models are left or none is
         idle.
         """
         idle = [name for name, served in self._models.items() if not served.calls]
         for name in idle[: max(0, len(self._models) - kept)]:
-            del self._models[name]
+            self._models.pop(name).loaded.unload()
         torch.cuda.empty_cache()
 
     def _forget_prompts(self) -> None:
@@ -309,6 +326,7 @@ def _encoded(
 
 def _step(served: _Served) -> None:
     """Sample one more token for each call of a model, and answer the calls that ended with it."""
+    served.loaded.activate()
     ended = served.batch.step()
     for row in ended:
         # before `pop`: if it raises, _guarded fails the calls in `calls`

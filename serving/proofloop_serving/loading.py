@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import structlog
@@ -20,27 +21,63 @@ from transformers.utils.logging import disable_progress_bar
 
 from proofloop.engine.base import ChatMessage
 from proofloop.errors import EngineError
+from proofloop_serving.adapters import attach, remove, use
 from proofloop_serving.calls import encode
 
 log = structlog.get_logger()
+
+_numbers = count()
+"""The numbers of loaded adapters: PEFT's names of adapters cannot be versions, which may have dots.
+"""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A loaded model version; `max_length` is the context length in tokens, prompt and answer
     together.
+
+    A version that is an adapter has its `base`, whose model it shares, and its name there.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     eos_ids: frozenset[int]
     max_length: int
+    base: LoadedModel | None = None
+    adapter: str = ""
 
     def encode(self, prompt: str | Sequence[ChatMessage]) -> tuple[int, ...]:
         """The token ids of a prompt: raw text unchanged, messages in the model's chat template.
         Raises CallRefused.
         """
         return tuple(encode(self.tokenizer, prompt))
+
+    def activate(self) -> None:
+        """Let the model compute as this version: call it before each pass."""
+        use(self.model, self.adapter)
+
+    def unload(self) -> None:
+        """Remove an adapter from its base model."""
+        remove(self.model, self.adapter)
+
+
+def load_adapter(base: LoadedModel, folder: Path) -> LoadedModel:
+    """Load an adapter beside the others of its base model. Raises EngineError if it is damaged or
+    does not fit.
+    """
+    name = f"adapter_{next(_numbers)}"
+    try:
+        attach(base.model, folder, name)
+        tokenizer = base.tokenizer
+        if (folder / "tokenizer_config.json").is_file():
+            tokenizer = _tokenizer(folder)
+    except Exception as error:  # a corrupt file can make the loaders raise anything
+        remove(base.model, name)
+        problem = " ".join(str(error).split())
+        raise EngineError(
+            f"the adapter in {folder} cannot be loaded: {problem}", retryable=False
+        ) from error
+    return replace(base, tokenizer=tokenizer, base=base, adapter=name)
 
 
 def load_model(folder: Path) -> LoadedModel:
@@ -59,9 +96,7 @@ def load_model(folder: Path) -> LoadedModel:
         )
     disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = _tokenizer(folder)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             local_files_only=True,
@@ -86,6 +121,13 @@ def load_model(folder: Path) -> LoadedModel:
             "context_limited", model=str(folder), reason="LongRoPE", tokens=max_length, of=positions
         )
     return LoadedModel(model, tokenizer, _eos_ids(model, tokenizer), max_length)
+
+
+def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    return found
 
 
 def _check_keeps_cache(model: PreTrainedModel, folder: Path) -> None:

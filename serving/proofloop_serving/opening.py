@@ -13,7 +13,7 @@ from proofloop.config.settings import load_settings as load_places
 from proofloop.errors import ConfigError
 from proofloop.schema import keys
 from proofloop.store import LocalStore, open_store
-from proofloop.store.model_folders import verify_version, version_folder
+from proofloop.store.model_folders import is_adapter, verify_version, version_folder
 from proofloop_serving.calls import ServingEngine
 from proofloop_serving.settings import TransformersSettings, load_settings
 
@@ -28,6 +28,11 @@ def open_serving(version: str, settings_name: str) -> ServingEngine:
         from proofloop_serving.transformers_engine import TransformersEngine
 
         return TransformersEngine(folder, version, settings)
+    if is_adapter(folder):
+        raise ConfigError(
+            f"{version!r} is an adapter, which engine tensorrt_llm does not load",
+            "serve it by engine transformers in the settings file, or train all weights",
+        )
     from proofloop_serving.tensorrt_engine import TensorRTEngine
 
     return TensorRTEngine(folder, settings)

@@ -1,5 +1,4 @@
-"""Adapters in training: LoRA by PEFT, injected into a transformers model, which stays a plain
-model.
+"""Adapters in training.
 
 The base model's weights keep their own precision and are never changed, so a reference on the same
 base model costs no second copy: it is the base model itself, or another adapter beside the trained
@@ -8,29 +7,25 @@ one.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from proofloop.config.run_file.training import Lora
 from proofloop.errors import ConfigError
 from proofloop.store.model_folders import base_folder, is_adapter, model_name, whole_model
+from proofloop_serving.adapters import add, attach, ends, has_adapters, use
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import reading_model
 from proofloop_trainer.grpo.policy import load_model
 
 TRAINED = "default"
 REFERENCE = "reference"
-PREFIX = "base_model.model."
-"""What PEFT puts before the names of the weights in its files."""
 
 
 def load_trained(
@@ -65,7 +60,7 @@ def _begin(model: PreTrainedModel, folder: Path, lora: Lora, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            _add(model, config, TRAINED)
+            add(model, config, TRAINED)
         except ValueError as error:
             problem = " ".join(str(error).split())
             raise ConfigError(f"[lora] targets = {targets!r}: {problem}", _hint(model)) from error
@@ -73,68 +68,33 @@ def _begin(model: PreTrainedModel, folder: Path, lora: Lora, seed: int) -> None:
 
 
 def _attach(model: PreTrainedModel, folder: Path, name: str) -> None:
-    """Add the adapter in the folder. Its weights stay in 32 bits, as they were trained."""
     with reading_model(folder):
-        config = PeftConfig.from_pretrained(str(folder))
-        base = config.base_model_name_or_path
-        _add(model, config, name)
-        model.peft_config[name].base_model_name_or_path = base
-        state = load_file(folder / "adapter_model.safetensors")
-        named = {key.removeprefix(PREFIX): value for key, value in state.items()}
-        report: Any = set_peft_model_state_dict(model, named, adapter_name=name)
-        if wrong := [*report.unexpected_keys, *_missing(report.missing_keys, name)]:
-            raise ValueError(f"adapter and base model differ in {len(wrong)} weights: {wrong[0]}")
-
-
-def _missing(names: list[str], adapter: str) -> list[str]:
-    return [name for name in names if f".{adapter}." in name]
-
-
-def _add(model: PreTrainedModel, config: Any, name: str) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter
-        model.add_adapter(config, adapter_name=name)
-    # a set is written in any order, and the same checkpoint must have the same bytes
-    config.target_modules = sorted(config.target_modules)
-    if any(hasattr(layer, "base_layer") for layer in _ends(model)):
-        raise ValueError("the embeddings and the output layer cannot have an adapter")
-    for weight_name, weight in model.named_parameters():
-        if f".{name}." in weight_name:
-            weight.data = weight.data.float()
-
-
-def _ends(model: Any) -> tuple[nn.Module | None, nn.Module | None]:
-    """The embeddings and the output layer."""
-    return model.get_input_embeddings(), model.get_output_embeddings()
+        attach(model, folder, name)
 
 
 def _hint(model: PreTrainedModel) -> str:
     names = {
         name.rpartition(".")[2]
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module not in _ends(model)
+        if isinstance(module, nn.Linear) and module not in ends(model)
     }
     return f"choose among {', '.join(sorted(names))}; or leave targets out"
-
-
-def has_adapter(model: nn.Module) -> bool:
-    return bool(getattr(model, "peft_config", None))
 
 
 def trained_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """The weights that a checkpoint stores, by name: the trained adapter's, or all."""
     for name, weight in model.state_dict().items():
-        if not has_adapter(model) or f".{TRAINED}." in name:
+        if not has_adapters(model) or f".{TRAINED}." in name:
             yield name, weight
 
 
 def attach_reference(model: PreTrainedModel, trained: Path, reference: Path) -> bool:
     """Make the model its own reference if both have the same base model: False if they have not."""
-    if not has_adapter(model) or _base(trained) != _base(reference):
+    if not has_adapters(model) or _base(trained) != _base(reference):
         return False
     if is_adapter(reference):
         _attach(model, reference, REFERENCE)
-        model.set_adapter(TRAINED)
+        use(model, TRAINED)
     return True
 
 
@@ -145,12 +105,8 @@ def _base(folder: Path) -> Path:
 @contextmanager
 def as_reference(model: PreTrainedModel) -> Iterator[None]:
     """Let a model that is its own reference (`attach_reference`) compute as the reference."""
-    if REFERENCE in model.peft_config:
-        model.set_adapter(REFERENCE)
-    else:
-        model.disable_adapters()
+    use(model, REFERENCE if REFERENCE in model.peft_config else "")
     try:
         yield
     finally:
-        model.enable_adapters()
-        model.set_adapter(TRAINED)
+        use(model, TRAINED)

@@ -27,6 +27,7 @@ from proofloop.errors import ConfigError, CorruptObject, ProofloopError
 from proofloop.schema.records import ModelRole, Record
 from proofloop.schema.validation import first_problem
 from proofloop.store.model_folders import FILE_NAME, MANIFEST
+from proofloop_serving import adapters
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.ranks import shard_like
 
@@ -94,10 +95,26 @@ def write_checkpoint(
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
-    model.save_pretrained(folder, state_dict=dict(weights), max_shard_size=SHARD_BYTES)
-    tokenizer.save_pretrained(folder)
+    save_model(folder, model, tokenizer, weights)
     _save_optimizer(optimizer, folder)
     return write_model_manifest(folder, steps, **origin)
+
+
+def save_model(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: Mapping[str, Tensor],
+) -> None:
+    """Write the trained weights, complete tensors by name, with the tokenizer: a model in Hugging
+    Face format, or an adapter in PEFT's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if adapters.has_adapters(model):
+        adapters.save(model, weights, folder)
+    else:
+        model.save_pretrained(folder, state_dict=dict(weights), max_shard_size=SHARD_BYTES)
+    tokenizer.save_pretrained(folder)
 
 
 def _save_optimizer(tensors: Mapping[str, Tensor], folder: Path) -> None:

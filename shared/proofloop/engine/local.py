@@ -40,8 +40,8 @@ class LocalSettings(DecoderSettings):
     models_kept: MayChange[int] = Field(
         4,
         ge=1,
-        description="the most loaded models; the engine unloads the least recently used idle one"
-        " first",
+        description="the most loaded versions; the engine unloads the least recently used idle one"
+        " first. Adapters share their base model, which stays as long as one of them",
     )
 
 

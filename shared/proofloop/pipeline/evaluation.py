@@ -127,6 +127,7 @@ def _eval_spec(spec: RunSpec, name: str, models: Models, size: EvalSize) -> RunS
             n=size.n, m=size.m, k=size.k, stop_early=False, retry_unreadable=False
         ),
         "training": Training(),
+        "lora": None,
     }
     return spec.model_copy(update=update)
 

@@ -300,7 +300,7 @@ def test_the_model_asked_longest_ago_is_let_go_before_another_is_loaded():
 
 
 @pytest.mark.usefixtures("quiet_log")
-def test_a_model_without_room_replaces_idle_ones_or_fails_its_own_calls(monkeypatch):
+def test_a_model_without_room_replaces_idle_ones_or_fails_its_own_calls(monkeypatch, tmp_path):
     """The loader stands for a GPU on which two models have room."""
     gc.collect()
     others, rows = models_in_memory(), []
@@ -314,7 +314,9 @@ def test_a_model_without_room_replaces_idle_ones_or_fails_its_own_calls(monkeypa
         return loaded
 
     monkeypatch.setattr("proofloop_serving.engine.load_model", load)
-    engine = LocalEngine(lambda name: BASE_FOLDER, LocalSettings(max_batch=8))
+    for name in "abcde":
+        (tmp_path / name).symlink_to(BASE_FOLDER)
+    engine = LocalEngine(lambda name: tmp_path / name, LocalSettings(max_batch=8))
     ask(engine, [request(0, name, max_tokens=2) for name in ("a", "b")])
     ask(engine, [request(number, "c", max_tokens=2) for number in range(8)])
     assert rows[-1] == 8

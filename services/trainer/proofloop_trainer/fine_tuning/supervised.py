@@ -18,7 +18,7 @@ from proofloop.config.run_file.training import Lora
 from proofloop.schema.records import Record, Tokens
 from proofloop_trainer import ranks
 from proofloop_trainer.adapters import load_trained, trained_weights
-from proofloop_trainer.checkpoint import SHARD_BYTES
+from proofloop_trainer.checkpoint import save_model
 from proofloop_trainer.grpo.batch import Answer, collate, minibatches, share
 from proofloop_trainer.grpo.policy import score
 from proofloop_trainer.memory import enough_for, make_room
@@ -105,8 +105,7 @@ def fine_tune(
         _train(model, answers, schedule, seed, before_step, after_step)
     weights = ranks.full_tensors(trained_weights(model))
     if ranks.rank() == 0:
-        model.save_pretrained(out, state_dict=weights, max_shard_size=SHARD_BYTES)
-        AutoTokenizer.from_pretrained(start).save_pretrained(out)
+        save_model(out, model, AutoTokenizer.from_pretrained(start), weights)
 
 
 def _broadcast(
