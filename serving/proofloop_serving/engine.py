@@ -21,11 +21,12 @@ import structlog
 import torch
 
 from proofloop.engine.base import FutureCall, Generation, GenerationRequest
+from proofloop.engine.info import is_adapter
 from proofloop.engine.local import LocalSettings
 from proofloop.engine.settings import read_settings
 from proofloop.errors import CallRefused, ConfigError, EngineError, NotFound, StoreError
 from proofloop.schema.records import Tokens
-from proofloop.store.model_folders import base_folder, is_adapter
+from proofloop.store.model_folders import base_folder
 from proofloop_serving.decoding.batch import Batch
 from proofloop_serving.decoding.row import Row
 from proofloop_serving.loading import LoadedModel, load_adapter, load_model

@@ -10,10 +10,11 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from proofloop.config.settings import load_settings as load_places
+from proofloop.engine.info import is_adapter
 from proofloop.errors import ConfigError
 from proofloop.schema import keys
 from proofloop.store import LocalStore, open_store
-from proofloop.store.model_folders import is_adapter, verify_version, version_folder
+from proofloop.store.model_folders import verify_version, version_folder
 from proofloop_serving.calls import ServingEngine
 from proofloop_serving.settings import TransformersSettings, load_settings
 

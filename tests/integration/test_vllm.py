@@ -21,7 +21,7 @@ from proofloop.engine.base import ChatMessage, GenerationRequest
 from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.errors import CallRefused, EngineError
-from proofloop.schema.records import Sampling
+from proofloop.schema.records import Sampling, Tokens
 from tests.integration.processes import answers, end, free_ports
 from tests.waiting import wait_until
 
@@ -50,7 +50,9 @@ def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     options = [str(smollm2), "--served-model-name", "smollm2", "--host", "127.0.0.1"]
     options += ["--port", str(port), "--dtype", "float32", "--enforce-eager"]
     options += ["--max-model-len", str(CONTEXT), "--max-num-seqs", "8"]
+    options += ["--enable-lora", "--max-lora-rank", "16", "--max-loras", "2"]
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    quiet["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
     with log.open("w") as out:
         process = subprocess.Popen(
             [os.environ["PROOFLOOP_TEST_VLLM"], "serve", *options],
@@ -72,9 +74,9 @@ def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def connect(server: str) -> Iterator[Connect]:
     engines: list[OpenAIEngine] = []
 
-    def open_one(**settings: Any) -> OpenAIEngine:
+    def open_one(folders: Mapping[str, Path] = {}, **settings: Any) -> OpenAIEngine:
         usual: dict[str, Any] = {"base_url": f"{server}/v1", "model": "smollm2", "max_attempts": 1}
-        engines.append(OpenAIEngine(OpenAISettings(**(usual | settings))))
+        engines.append(OpenAIEngine(OpenAISettings(**(usual | settings)), folders.__getitem__))
         return engines[-1]
 
     yield open_one
@@ -85,13 +87,14 @@ def connect(server: str) -> Iterator[Connect]:
 def ask(
     text: str = "Name three primes.",
     *,
+    model: str = "v-1",
     seed: int = 1,
     max_tokens: int = 24,
     schema: Mapping[str, Any] | None = None,
 ) -> GenerationRequest:
     sampling = Sampling(max_tokens=max_tokens, temperature=1.0)
     messages = (ChatMessage("user", text),)
-    return GenerationRequest(f"generator:{seed}", "v-1", messages, sampling, seed, schema=schema)
+    return GenerationRequest(f"generator:{seed}", model, messages, sampling, seed, schema=schema)
 
 
 def running_calls(server: str) -> int:
@@ -103,19 +106,25 @@ def running_calls(server: str) -> int:
 
 
 def test_tokens_have_the_log_probabilities_of_the_model(connect: Connect, smollm2: Path) -> None:
-    torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     generation = connect(want_logprobs=True).submit(ask()).result(60)
     tokens = generation.tokens
     assert tokens is not None and len(tokens.completion_ids) == generation.completion_tokens
     tokenizer = transformers.AutoTokenizer.from_pretrained(smollm2)
     assert tokenizer.decode(tokens.completion_ids, skip_special_tokens=True) == generation.text
-    model = transformers.AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)
+    assert tokens.logprobs == pytest.approx(logprobs(tokens, smollm2), abs=0.01)
+
+
+def logprobs(tokens: Tokens, base: Path, adapter: Path | None = None) -> list[float]:
+    """The log-probabilities of an answer's tokens by transformers."""
+    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if adapter:
+        pytest.importorskip("proofloop_serving.adapters").attach(model, adapter, "only")
     ids = torch.tensor([[*tokens.prompt_ids, *tokens.completion_ids]])
     with torch.inference_mode():
-        logprobs = model(ids).logits[0, len(tokens.prompt_ids) - 1 : -1].log_softmax(-1)
-    expected = logprobs.gather(1, torch.tensor(tokens.completion_ids)[:, None])[:, 0].tolist()
-    assert tokens.logprobs == pytest.approx(expected, abs=0.01)
+        found = model(ids).logits[0, len(tokens.prompt_ids) - 1 : -1].log_softmax(-1)
+    return found.gather(1, torch.tensor(tokens.completion_ids)[:, None])[:, 0].tolist()
 
 
 @pytest.mark.parametrize("stream", ["auto", "never"])
@@ -156,3 +165,80 @@ def test_the_server_keeps_to_a_schema(connect: Connect) -> None:
     request = ask("How good is this proof?", max_tokens=60, schema=SCORE)
     answer = json.loads(connect().submit(request).result(60).text)
     assert answer["score"] in ("0", "0.5", "1")
+
+
+VERSIONS = [f"runs/vllm/models/verifier/{step:06d}" for step in (1, 2, 3)]
+
+
+@pytest.fixture(scope="module")
+def adapters(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two versions that fit the server, and one of a rank that is too large."""
+    pytest.importorskip("proofloop_trainer")
+    from tests.adapters import save_adapter
+
+    folder, ranks = tmp_path_factory.mktemp("adapters"), (4, 16, 32)
+    return {
+        version: save_adapter(folder / str(rank), smollm2, rank, rank)
+        for version, rank in zip(VERSIONS, ranks, strict=True)
+    }
+
+
+def test_each_adapter_answers_with_its_own_weights_also_after_a_restart(
+    connect: Connect, server: str, smollm2: Path, adapters: dict[str, Path]
+) -> None:
+    """The base is asked alone: on a CPU this vLLM answers for it with an adapter that is in the
+    same batch.
+    """
+    engine = connect(adapters, load_adapters=True, want_logprobs=True, max_attempts=3)
+    first, second, _ = VERSIONS
+    for _ in range(2):
+        calls = [
+            engine.submit(ask(model=version, seed=seed))
+            for version in (first, second)
+            for seed in range(3)
+        ]
+        answers = [call.result(120) for call in calls]
+        answers.append(engine.submit(ask(model="start")).result(60))
+        for answer in answers:
+            adapter = adapters.get(answer.model_version)
+            assert answer.tokens is not None
+            expected = logprobs(answer.tokens, smollm2, adapter)
+            assert answer.tokens.logprobs == pytest.approx(expected, abs=0.02)
+        names = served(server)
+        assert len(names) == 3
+        for name in names - {"smollm2"}:  # as after a restart
+            httpx.post(f"{server}/v1/unload_lora_adapter", json={"lora_name": name})
+
+
+def served(server: str) -> set[str]:
+    return {row["id"] for row in httpx.get(f"{server}/v1/models").json()["data"]}
+
+
+def test_the_server_keeps_the_last_adapters(
+    connect: Connect, server: str, adapters: dict[str, Path]
+) -> None:
+    engine = connect(adapters, load_adapters=True, adapters_kept=1)
+    for version in VERSIONS[:2]:
+        engine.prepare(version)
+    assert [name for name in served(server) if name.startswith("runs/")] == [f"{VERSIONS[1]}-16"]
+
+
+@pytest.mark.parametrize(
+    ("version", "folder", "hint"),
+    [(VERSIONS[2], None, "--max-lora-rank"), (VERSIONS[0], Path("/nowhere"), "same path")],
+)
+def test_an_adapter_that_vllm_cannot_load_is_refused_with_the_way_out(
+    connect: Connect,
+    adapters: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    version: str,
+    folder: Path | None,
+    hint: str,
+) -> None:
+    if folder:
+        monkeypatch.setattr("proofloop.engine.openai.adapters.is_adapter", lambda _: True)
+    folders = adapters | ({version: folder} if folder else {})
+    engine = connect(folders, load_adapters=True, max_attempts=3)
+    with pytest.raises(EngineError) as caught:
+        engine.submit(ask(model=version)).result(60)
+    assert not caught.value.retryable and hint in caught.value.hint

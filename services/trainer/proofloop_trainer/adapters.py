@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from proofloop.config.run_file.training import Lora
+from proofloop.engine.info import is_adapter
 from proofloop.errors import ConfigError
-from proofloop.store.model_folders import base_folder, is_adapter, model_name, whole_model
+from proofloop.store.model_folders import base_folder, model_name, whole_model
 from proofloop_serving.adapters import add, attach, ends, has_adapters, use
 from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import reading_model

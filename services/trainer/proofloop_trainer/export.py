@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from proofloop.store.model_folders import MANIFEST, is_adapter
+from proofloop.engine.info import is_adapter
+from proofloop.store.model_folders import MANIFEST
 from proofloop_trainer.checkpoint import (
     SHARD_BYTES,
     Manifest,

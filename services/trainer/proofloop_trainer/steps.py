@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from proofloop.config.run_file.training import Lora
+from proofloop.engine.info import is_adapter
 from proofloop.schema import keys
 from proofloop.schema.records import ModelRole, TrainingBatch, TrainingStep
 from proofloop.store import Store, put_record
-from proofloop.store.model_folders import MANIFEST, is_adapter, publish_folder, version_folder
+from proofloop.store.model_folders import MANIFEST, publish_folder, version_folder
 from proofloop_trainer.checkpoint import verify_checkpoint, write_model_manifest
 from proofloop_trainer.export import copy_model, dtype_of, export_model
 from proofloop_trainer.grpo.learner import GrpoLearner

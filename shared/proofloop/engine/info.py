@@ -24,6 +24,17 @@ OpenEngine = Callable[[Mapping[str, object], ResolveModel], Engine]
 """Opens an engine with the settings of a run file's [engine.settings]. Raises ConfigError."""
 
 
+ADAPTER = "adapter_config.json"
+"""The file that makes a model's folder an adapter: a LoRA in PEFT's format, weights that are added
+to those of a base model.
+"""
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds an adapter instead of a whole model."""
+    return (folder / ADAPTER).is_file()
+
+
 @dataclass(frozen=True)
 class EngineInfo:
     """Describes an engine. Import what it needs inside `open`: the description must load fast."""
@@ -41,6 +52,9 @@ class EngineInfo:
 
     serves_new_versions: bool = True
     """It can serve the versions that training publishes."""
+
+    loads_adapters: str = ""
+    """The setting with which it can serve new versions that are adapters."""
 
     is_simulated: bool = False
     """It makes its answers up: a report then calls the run a rehearsal."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from proofloop.config.given_files import given_cases
 from proofloop.config.run_file import RunSpec, check_has_checker
+from proofloop.engine.info import ADAPTER
 from proofloop.errors import ConfigError
 from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.runs.fine_tuning.demonstrations import file_portions, keep_demonstrations
@@ -22,7 +23,7 @@ from proofloop.runs.spec import (
 from proofloop.schema import keys
 from proofloop.schema.given import GivenPortion
 from proofloop.store import Store, put_new, put_record
-from proofloop.store.model_folders import ADAPTER, MANIFEST, manifest_files, verify_version
+from proofloop.store.model_folders import MANIFEST, manifest_files, verify_version
 
 
 def create_run(

@@ -18,6 +18,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from proofloop.engine.info import ADAPTER, is_adapter
 from proofloop.errors import ConfigError, CorruptObject, NotFound
 from proofloop.schema import keys
 from proofloop.store.base import Store
@@ -26,11 +27,6 @@ from proofloop.store.local import LocalStore
 MANIFEST = "manifest.json"
 """The version's list of files, written last. A version without it is incomplete and never
 served. The folder of the files holds a copy.
-"""
-
-ADAPTER = "adapter_config.json"
-"""The file that makes a folder an adapter: a LoRA in PEFT's format, the weights that are added to
-those of a base model.
 """
 
 FILE_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"
@@ -102,11 +98,6 @@ def named_folder(name: str, base: Path) -> Path:
     for point in entry_points(group="proofloop.models", name=name):
         return Path(point.load()())
     return base / name
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds an adapter instead of a whole model."""
-    return (folder / ADAPTER).is_file()
 
 
 def base_folder(adapter: Path) -> Path:

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from proofloop.engine.openai.address import read_address
-from proofloop.engine.openai.sockets import QUIET_S, watched_socket
+from proofloop.engine.openai.network.address import read_address
+from proofloop.engine.openai.network.sockets import QUIET_S, watched_socket
 from proofloop.errors import ConfigError
 from tests.integration.certificates import Certificates, make_certificates
 from tests.scripted_openai import Exchange, ScriptedServer, answers, refuses
@@ -392,7 +392,7 @@ def test_of_many_calls_that_begin_together_each_has_its_time_to_connect(
     serve: Serve, connect: Connect, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server takes one connection after the other, and longer for all than the timeout."""
-    monkeypatch.setattr("proofloop.engine.openai.sockets.CONNECTING", 1)
+    monkeypatch.setattr("proofloop.engine.openai.network.sockets.CONNECTING", 1)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca))
     server = serve(answers())
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from proofloop.config.run_file.training import Lora
+from proofloop.engine.info import is_adapter
 from proofloop.errors import ConfigError
 from proofloop.schema import keys
 from proofloop.store import LocalStore
-from proofloop.store.model_folders import base_folder, is_adapter, version_folder
+from proofloop.store.model_folders import base_folder, version_folder
 from proofloop_trainer.adapters import load_trained
 from proofloop_trainer.fine_tuning.supervised import Schedule, fine_tune
 from proofloop_trainer.grpo.batch import answers_to_train, by_length, collate

@@ -32,7 +32,8 @@ def load_curriculum(file: Path) -> CurriculumSpec:
             )
     if spec.files:
         _check_beside_files(spec, file)
-    check_loads_versions(spec.engine, "a curriculum", str(file))
+    adapters = spec.lora is not None
+    check_loads_versions(spec.engine, "a curriculum", str(file), adapters=adapters)
     _check_keep(spec, file)
     return spec
 

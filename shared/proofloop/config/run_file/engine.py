@@ -125,17 +125,21 @@ def needs_model_name(kind: str) -> bool:
 
 
 def check_loads_versions(
-    engine: EngineSection, trained: str, origin: str, table: str = "engine"
+    engine: EngineSection, trained: str, origin: str, table: str = "engine", *, adapters: bool
 ) -> None:
     """Raise ConfigError for an engine that cannot serve the versions that training makes.
 
-    `trained`: what trains. `table`: the file's table that describes the engine.
+    `trained`: what trains. `table`: the file's table that describes the engine. `adapters`: the
+    versions are adapters.
     """
     info = find_engine(engine.kind)
     if info is None:
         return
     name = engine.settings.get("model") if "model" in info.settings.model_fields else None
     if info.serves_new_versions and not name:
+        return
+    loads_adapters = bool(engine.settings.get(info.loads_adapters))
+    if loads_adapters and adapters:
         return
     setting = (
         f"[{table}.settings] model = {json.dumps(name)}"
@@ -145,8 +149,14 @@ def check_loads_versions(
     why = "this engine serves the models it was started with, and cannot load trained versions"
     if name:
         why = "with a fixed name, the start model would answer the calls to trained versions"
-    raise ConfigError(
-        f"{setting} and {trained} in {origin} do not go together: {why}",
+    ways = (
         'train with an engine that loads versions: kind = "local", or kind = "triton" without'
-        " `model`",
+        " `model`"
     )
+    if loads_adapters:
+        setting = f"[{table}.settings] {info.loads_adapters} = true"
+        why = "this engine serves new versions only if they are adapters"
+        ways = f"set [lora]; or {ways}"
+    elif info.loads_adapters:
+        ways += f"; or train adapters: [lora] and [{table}.settings] {info.loads_adapters} = true"
+    raise ConfigError(f"{setting} and {trained} in {origin} do not go together: {why}", ways)

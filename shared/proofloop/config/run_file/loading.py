@@ -84,7 +84,8 @@ def parse_runspec(fields: dict[str, Any], origin: str) -> RunSpec:
     _check_all_critiques_come(spec, origin)
     for role in spec.training.roles:
         table = spec.engine.table_of(role)
-        check_loads_versions(spec.engine.of(role), f"[training.{role}]", origin, table)
+        trained, adapters = f"[training.{role}]", spec.lora is not None
+        check_loads_versions(spec.engine.of(role), trained, origin, table, adapters=adapters)
     return spec
 
 

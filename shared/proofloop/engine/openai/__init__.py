@@ -9,10 +9,16 @@ from proofloop.engine.info import EngineInfo, ResolveModel
 from proofloop.engine.openai.settings import OpenAISettings
 
 
-def _open(settings: Mapping[str, object], _: ResolveModel) -> Engine:
+def _open(settings: Mapping[str, object], resolve: ResolveModel) -> Engine:
     from proofloop.engine.openai.endpoints import open_openai
 
-    return open_openai(settings)
+    return open_openai(settings, resolve)
 
 
-ENGINE = EngineInfo(open=_open, settings=OpenAISettings, on_server=True, serves_new_versions=False)
+ENGINE = EngineInfo(
+    open=_open,
+    settings=OpenAISettings,
+    on_server=True,
+    serves_new_versions=False,
+    loads_adapters="load_adapters",
+)

@@ -13,15 +13,15 @@ from http import HTTPStatus
 import aiohttp
 
 from proofloop.engine.openai import hints
+from proofloop.engine.openai.adapters import ServerAdapters
 from proofloop.engine.openai.body import BodyReader
 from proofloop.engine.openai.call import OpenAICall
-from proofloop.engine.openai.connection import Connection, read_up_to
+from proofloop.engine.openai.connection import REFUSAL_BYTES, Connection, read_up_to
 from proofloop.engine.openai.failure import BAD_REQUEST, STREAM_CUT, AttemptFailed, Refusal
 from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.engine.openai.stream import GAVE_UP, StreamDeadline
 from proofloop.engine.rate_limits import RateLimiter
 
-REFUSAL_BYTES = 64 * 1024
 NO_COMPLETION = "the server sent no chat completion"
 
 
@@ -38,19 +38,24 @@ class Attempt:
         connection: Connection,
         settings: OpenAISettings,
         rate_limiter: RateLimiter,
+        adapters: ServerAdapters,
     ) -> None:
         self._call, self._answer = call, call.begin_attempt()
         self._connection, self._settings = connection, settings
         self._rate_limiter = rate_limiter
+        self._adapters = adapters
 
     async def run(self, without: Collection[str]) -> None:
-        """Raises AttemptFailed, FieldRefused, and CallRefused for an answer that is too long.
+        """Raises AttemptFailed, FieldRefused, CallRefused for an answer that is too long, and
+        EngineError for an adapter that cannot be loaded.
 
         Errors after the finish reason are ignored: the answer is complete.
         """
         failure: AttemptFailed | None = None
         try:
-            await self._stream_until_silent(without)
+            async with self._adapters.use(self._call.request.model) as name:
+                self._call.served_name = name
+                await self._stream_until_silent(without)
         except self._connection.errors as error:
             failure = self._connection.failure(error)
         except AttemptFailed as error:
@@ -84,7 +89,7 @@ class Attempt:
     async def _stream(
         self, without: Collection[str], deadline: StreamDeadline, timer: asyncio.Timeout
     ) -> None:
-        body = self._settings.body(self._call.request, without=without)
+        body = self._settings.body(self._call.request, self._call.served_name, without=without)
         response = await self._connection.ask(json.dumps(body).encode())
         try:
             self._rate_limiter.obey_headers(response.headers, self._settings.longest_wait_s)
@@ -140,18 +145,18 @@ class Attempt:
             self._call.request.sampling.max_tokens,
         )
         if not hint and self._may_lack_the_model(refusal):
+            if self._adapters.has(model := self._call.request.model):
+                self._adapters.forget(model)
+                raise AttemptFailed("failed", "the server has lost the adapter: did it restart?")
             served = await self._connection.served_models()
-            hint = hints.about_model(
-                self._settings.served_name(self._call.request.model), served, self._settings
-            )
+            hint = hints.about_model(self._call.served_name, served, self._settings)
         problem = f"status {refusal.status}: {refusal.message() or 'without a message'}"
         cause = f"the server answered with status {refusal.status}"
         return AttemptFailed(refusal.kind, problem, wait_s=refusal.wait_s(), hint=hint, cause=cause)
 
     def _may_lack_the_model(self, refusal: Refusal) -> bool:
-        name = self._settings.served_name(self._call.request.model)
         return refusal.kind == "unusable" or (
-            refusal.status in BAD_REQUEST and name in refusal.message()
+            refusal.status in BAD_REQUEST and self._call.served_name in refusal.message()
         )
 
     def _no_answer(self, response: aiohttp.ClientResponse, reader: BodyReader) -> AttemptFailed:

@@ -19,6 +19,7 @@ class OpenAICall(EventLoopCall):
       attempts, without waits.
     `refusals`: attempts that found the server busy or unavailable. `failures`: other failed
       attempts.
+    `served_name`: the server's name of the model.
     `was_alone`: no other call was in flight when the last attempt began or ended.
     `refused_alone_at`: the start of a series of attempts that were alone and refused as busy.
     """
@@ -42,6 +43,7 @@ class OpenAICall(EventLoopCall):
         self.was_alone = False
         self.refused_alone_at = math.inf
         self.is_probe = is_probe
+        self.served_name = settings.served_name(request.model)
         self._settings = settings
 
     def begin_attempt(self) -> StreamedAnswer:
@@ -67,7 +69,6 @@ class OpenAICall(EventLoopCall):
         error.engine_seconds = self._begun_seconds
 
     def _generation(self, *, cancelled: bool) -> Generation:
-        model = self._settings.served_name(self.request.model)
         try:
             return self.answer.generation(
                 self.request,
@@ -75,7 +76,7 @@ class OpenAICall(EventLoopCall):
                 cancelled=cancelled,
                 think_end=self._settings.think_end,
                 keep_tokens=self._settings.trusts_logprobs(self.request.sampling),
-                served_by=f"{model} at {self._settings.where}",
+                served_by=f"{self.served_name} at {self._settings.where}",
             )
         except EngineError as error:
             self.keep_partial(error)

@@ -9,26 +9,28 @@ import errno
 import functools
 import os
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 
 import aiohttp
 import certifi
 from yarl import URL
 
-from proofloop.engine.openai.address import Address
 from proofloop.engine.openai.failure import STREAM_CUT, AttemptFailed, read_json
-from proofloop.engine.openai.proxies import SOCKS_SCHEMES, proxy_of
-from proofloop.engine.openai.settings import OpenAISettings
-from proofloop.engine.openai.sockets import (
+from proofloop.engine.openai.network.address import Address
+from proofloop.engine.openai.network.proxies import SOCKS_SCHEMES, proxy_of
+from proofloop.engine.openai.network.sockets import (
     direct_connector,
     open_files,
     socks_connector,
     too_many_files_hint,
 )
+from proofloop.engine.openai.settings import OpenAISettings
 from proofloop.errors import TRUST_HINT, ConfigError
 
 MODELS_WITHIN_S = 10.0
 MODELS_BYTES = 1024 * 1024
+REFUSAL_BYTES = 64 * 1024
 SOCKS_PORT = 1080
 
 HEADER_BYTES = 64 * 1024
@@ -99,6 +101,23 @@ class Connection:
         return await self._client.post(
             self._chat, data=body, headers=self._headers, allow_redirects=False
         )
+
+    async def post(self, path: str, body: Mapping[str, str]) -> tuple[int, str]:
+        """Send a request that is no call of a model. Returns the status and the text; raises
+        AttemptFailed for a server that is silent for `idle_timeout_s`.
+        """
+        try:
+            async with (
+                asyncio.timeout(self._settings.idle_timeout_s),
+                self._client.post(
+                    self._base / path, json=body, headers=self._headers, allow_redirects=False
+                ) as response,
+            ):
+                text = await read_up_to(response, REFUSAL_BYTES)
+                return response.status, text.decode(errors="replace")
+        except TimeoutError:
+            waited = f"idle_timeout_s = {self._settings.idle_timeout_s:g}"
+            raise AttemptFailed("silent", f"no answer to POST {path} within {waited}") from None
 
     async def served_models(self) -> list[str]:
         """The names under GET /models; empty if the server does not list them."""

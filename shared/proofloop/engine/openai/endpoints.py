@@ -5,10 +5,12 @@ weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from proofloop.engine.api_keys import read_api_key
 from proofloop.engine.base import Engine
 from proofloop.engine.endpoints import Endpoint, EndpointsEngine
+from proofloop.engine.info import ResolveModel
 from proofloop.engine.openai.engine import OpenAIEngine
 from proofloop.engine.openai.settings import KEY, OpenAISettings, names_a_key
 from proofloop.engine.settings import read_settings
@@ -21,13 +23,13 @@ FORM = (
 )
 
 
-def open_openai(settings: Mapping[str, object]) -> Engine:
+def open_openai(settings: Mapping[str, object], resolve: ResolveModel = Path) -> Engine:
     """Open the engine. Raises ConfigError for invalid settings."""
     if "endpoints" not in settings:
-        return OpenAIEngine(_read(settings, "openai"))
+        return OpenAIEngine(_read(settings, "openai"), resolve)
     found = read_endpoints(settings)
     return EndpointsEngine(
-        tuple(Endpoint(_name(each), OpenAIEngine(each), weight) for each, weight in found)
+        tuple(Endpoint(_name(each), OpenAIEngine(each, resolve), weight) for each, weight in found)
     )
 
 

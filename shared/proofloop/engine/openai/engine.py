@@ -14,11 +14,14 @@ import time
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
 from proofloop.engine.base import ALL_IN_REASONING, ChatMessage, GenerationRequest
 from proofloop.engine.event_loop import EventLoopEngine
+from proofloop.engine.info import ResolveModel
+from proofloop.engine.openai.adapters import ServerAdapters
 from proofloop.engine.openai.attempt import Attempt, FieldRefused
 from proofloop.engine.openai.call import OpenAICall
 from proofloop.engine.openai.connection import Connection
@@ -62,10 +65,11 @@ class ModelActivity:
 class OpenAIEngine(EventLoopEngine[OpenAICall]):
     """Answers from an OpenAI-compatible server."""
 
-    def __init__(self, settings: OpenAISettings) -> None:
+    def __init__(self, settings: OpenAISettings, resolve: ResolveModel = Path) -> None:
         """Raises ConfigError for an invalid proxy or certificate file in the environment."""
         self._settings = settings
         self._connection = Connection(settings)
+        self._adapters = ServerAdapters(self._connection, settings, resolve)
         self._rate_limiter = shared_rate_limiter(
             settings.account, settings.requests_per_minute, settings.tokens_per_minute
         )
@@ -77,6 +81,23 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         self._refused_fields: set[str] = set()
         self._warned: set[str] = set()
         super().__init__("openai-engine")
+
+    def prepare(self, model: str) -> None:
+        """Load the version if it is an adapter that this engine loads."""
+        with self._lifecycle:
+            self._check_open()
+            prepared = asyncio.run_coroutine_threadsafe(self._prepare(model), self._loop)
+        prepared.result()
+
+    async def _prepare(self, model: str) -> None:
+        try:
+            async with self._adapters.use(model):
+                pass
+        except AttemptFailed as failure:
+            raise failure.unavailable(self._message(failure.problem)) from None
+        except self._connection.errors as error:
+            failed = self._connection.failure(error)
+            raise failed.unavailable(self._message(failed.problem)) from None
 
     def _new_call(self, request: GenerationRequest) -> OpenAICall:
         return OpenAICall(request, self._settings, self._loop)
@@ -111,7 +132,9 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         try:
             while True:
                 with suppress(FieldRefused):
-                    attempt = Attempt(call, self._connection, self._settings, self._rate_limiter)
+                    attempt = Attempt(
+                        call, self._connection, self._settings, self._rate_limiter, self._adapters
+                    )
                     await attempt.run(self._refused_fields | call.left_out)
                     self._remember_refused(call.left_out)
                     activity.answered = max(activity.answered, started)

@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection
 from http import HTTPStatus
 
-from proofloop.engine.openai.address import read_address
 from proofloop.engine.openai.failure import Refusal
+from proofloop.engine.openai.network.address import read_address
 from proofloop.engine.openai.settings import OpenAISettings
 
 MODELS_SHOWN = 20
@@ -67,6 +67,21 @@ def without_v1(settings: OpenAISettings) -> str:
     if "/v" in read_address(settings.base_url).path:
         return ""
     return f"base_url has no /v1: try base_url = {settings.base_url.rstrip('/') + '/v1'!r}"
+
+
+def about_adapter(refusal: Refusal, settings: OpenAISettings) -> str:
+    """The hint for an adapter that the server did not load."""
+    message = refusal.message()
+    if refusal.kind == "access":
+        return _about_access(refusal.status, settings)
+    if "No adapter found" in message:
+        return "the server must see the folder under the same path: mount the store there"
+    if "max_lora_rank" in message:
+        return "start vLLM with a larger --max-lora-rank, or lower [lora] rank"
+    return (
+        "load_adapters needs vLLM with --enable-lora and the environment variable"
+        " VLLM_ALLOW_RUNTIME_LORA_UPDATING=True; its log has more"
+    )
 
 
 def about_model(name: str, served: Collection[str], settings: OpenAISettings) -> str:

@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, field_validator
 
 from proofloop.engine.api_keys import HeaderKey, redact
 from proofloop.engine.base import GenerationRequest
-from proofloop.engine.openai.address import LARGEST_PORT, read_address
+from proofloop.engine.openai.network.address import LARGEST_PORT, read_address
 from proofloop.engine.settings import EngineSettings, MayChange, exponential_backoff_s
 from proofloop.schema.records import Sampling
 
@@ -61,6 +61,17 @@ class OpenAISettings(EngineSettings):
     model: str | None = Field(None, description="the served name of every version")
     models: dict[str, str] = Field(
         {}, description="served names by version; a version without an entry is sent unchanged"
+    )
+    load_adapters: bool = Field(
+        False,
+        description="load versions that are adapters (`[lora]`) into a vLLM server while it runs;"
+        " it needs `--enable-lora` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=True`",
+    )
+    adapters_kept: MayChange[int] = Field(
+        8,
+        ge=1,
+        description="the most adapters on the server that this process loaded; it unloads the least"
+        " recently used idle one first",
     )
     max_concurrency: MayChange[int] = Field(64, ge=1, le=4096, description="calls in flight")
     stream: MayChange[Literal["auto", "never"]] = Field(
@@ -210,11 +221,13 @@ class OpenAISettings(EngineSettings):
         return self.model or self.models.get(version, version)
 
     def body(
-        self, request: GenerationRequest, *, without: Collection[str] = ()
+        self, request: GenerationRequest, model: str, *, without: Collection[str] = ()
     ) -> dict[str, JsonValue]:
-        """The body of the request, without the fields that the server refused before."""
+        """The body of the request to the model that the server knows by this name, without the
+        fields that it refused before.
+        """
         fields: dict[str, JsonValue] = {
-            "model": self.served_name(request.model),
+            "model": model,
             "messages": [
                 {"role": message.role, "content": message.content} for message in request.messages
             ],

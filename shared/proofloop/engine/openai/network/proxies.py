@@ -9,7 +9,7 @@ import importlib.util
 import os
 import urllib.request
 
-from proofloop.engine.openai.address import Address, read_address
+from proofloop.engine.openai.network.address import Address, read_address
 from proofloop.errors import ConfigError, install_hint
 
 SCHEMES = ("http", "https")

@@ -1,0 +1,1 @@
+"""Addresses, proxies and sockets of connections to OpenAI-compatible servers."""
