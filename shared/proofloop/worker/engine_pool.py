@@ -27,7 +27,7 @@ from proofloop.method.prompts import PromptPack, load_pack
 from proofloop.schema.records import MODEL_ROLES, ModelRole, Sampling
 from proofloop.store import Store
 from proofloop.store.model_folders import is_beside_run_file, require_model, version_folder
-from proofloop.worker.calls.engine_trial import check_taken
+from proofloop.worker.calls.engine_trial import check_taken, one_token_request
 
 log = structlog.get_logger()
 
@@ -41,6 +41,12 @@ FIRST_ANSWER_S = 600.0
 
 LOOK_S = 0.5
 """How often a check looks for a requested stop."""
+
+
+NEEDS_TOKENS = (
+    "training needs both: with engine openai set want_logprobs = true, send_schema = false, and"
+    " temperature 1 and top_p 1 or the right logprobs_are; or leave out [training]"
+)
 
 
 class Engines:
@@ -125,6 +131,8 @@ class Engines:
             for endpoint in endpoint_engines(self.of(spec, role)):
                 _check_stopping(stopping)
                 _check_takes_calls(endpoint, spec, pack, role)
+                if any(_share_model(spec, role, trained) for trained in spec.training.roles):
+                    _check_tokens(endpoint, spec, pack, role, patience_s, stopping)
 
     def _check_folder(self, spec: RunSpec, role: ModelRole) -> None:
         """Raise ConfigError if the model's folder is missing: importing torch takes seconds."""
@@ -201,7 +209,7 @@ def _check_answers(
     )
     try:
         _check_stopping(stopping)
-        answer = _result(engine.submit(request), patience_s, stopping)
+        _result(engine.submit(request), patience_s, stopping)
     except TimeoutError as error:
         where = f"{engine_name} has not answered with model {version!r} within {patience_s:g} s"
         raise ConfigError(where, "is the model still loading?") from error
@@ -209,13 +217,6 @@ def _check_answers(
         where = f"{engine_name} cannot answer with model {version!r}: {error.problem}"
         failed = "look into the server's log" if error.retryable else "check [engine] and [models]"
         raise ConfigError(where, error.hint or failed) from error
-    if answer.tokens is None and any(
-        _share_model(spec, role, trained) for trained in spec.training.roles
-    ):
-        where = f"{engine_name} gives no token ids with log-probabilities for model {version!r}"
-        raise ConfigError(
-            where, "training needs both: ask the engine for them, or leave out [training]"
-        )
 
 
 def _name(spec: RunSpec, role: ModelRole) -> str:
@@ -240,6 +241,30 @@ def _check_takes_calls(engine: Engine, spec: RunSpec, pack: PromptPack, role: Mo
         return  # the model has just answered one token: this error is temporary
     if taken is not None:
         _check_has_text(taken, role)
+
+
+def _check_tokens(
+    engine: Engine,
+    spec: RunSpec,
+    pack: PromptPack,
+    role: ModelRole,
+    patience_s: float,
+    stopping: threading.Event,
+) -> None:
+    """Raise ConfigError if the answers of a role in training have no token ids or
+    log-probabilities.
+    """
+    version = spec.model_of(role)
+    try:
+        call = engine.submit(one_token_request(spec, pack, role, version))
+        answer = _result(call, patience_s, stopping)
+    except (EngineError, TimeoutError):
+        return  # the model has just answered one token: this error is temporary
+    if answer.tokens is None:
+        where = (
+            f"{_name(spec, role)} gives no token ids with log-probabilities for model {version!r}"
+        )
+        raise ConfigError(where, NEEDS_TOKENS)
 
 
 def _check_has_text(answer: Generation, role: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from proofloop.config.curriculum_file import CurriculumSpec, load_curriculum
+from proofloop.curriculum.compose import everywhere, example_of, run_spec
 from proofloop.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "nano-iterate" / "curriculum.toml"
@@ -96,6 +97,16 @@ def test_a_curriculum_is_not_begun_with_a_server_that_goes_on_with_its_first_mod
         ConfigError, match=r'^\[engine.settings\] model = "served" and a curriculum in .* do not go'
     ):
         load_curriculum(tmp_path / "c.toml")
+
+
+def test_an_adapter_does_not_begin_with_the_demonstrations_of_a_domain(tmp_path: Path):
+    (tmp_path / "c.toml").write_text("[lora]\n")
+    with pytest.raises(ConfigError, match=r"\[lora\] and the cold start on a domain's demonstr"):
+        load_curriculum(tmp_path / "c.toml")
+    (tmp_path / "c.toml").write_text("[lora]\nrank = 4\n[cold_start]\nsteps = 0\n")
+    spec = load_curriculum(tmp_path / "c.toml")
+    assert example_of(spec, "verifier").lora == spec.lora
+    assert run_spec(spec, "judging", everywhere("nano-base")).lora is None
 
 
 def test_a_consolidation_that_could_keep_no_proof_is_refused(tmp_path: Path):

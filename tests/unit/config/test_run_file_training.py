@@ -144,3 +144,15 @@ def test_an_engine_that_loads_versions_or_is_not_ours_may_train(
     kind: str, settings: dict[str, Any]
 ) -> None:
     parse_runspec(run_on(kind, settings, generator={"steps": 1}), "a test")
+
+
+def test_a_server_that_loads_adapters_trains_adapters_only() -> None:
+    fields = run_on("openai", SERVED | {"load_adapters": True}, generator={"steps": 1})
+    parse_runspec(fields | {"lora": {}}, "a test")
+    said = r"load_adapters = true and .* only if they are adapters\nhint: set \[lora\]"
+    with pytest.raises(ConfigError, match=said):
+        parse_runspec(fields, "a test")
+    fields = run_on("openai", SERVED, generator={"steps": 1})
+    said = r"\nhint: .*or train adapters: \[lora\] and \[engine.settings\] load_adapters = true"
+    with pytest.raises(ConfigError, match=said):
+        parse_runspec(fields | {"lora": {}}, "a test")

@@ -317,6 +317,47 @@ def test_a_run_for_services_whose_engine_only_they_can_ask_is_posed(
         check_from_here(engines, served_by(server), threading.Event())
 
 
+def says_a_token(exchange: Exchange) -> None:
+    exchange.begin()
+    if exchange.body.get("logprobs"):
+        exchange.event(choices=[], prompt_token_ids=[1])
+        exchange.say("x", token_ids=[2], logprobs={"content": [{"token": "x", "logprob": -0.5}]})
+    else:
+        exchange.say("x")
+    exchange.finish(completion_tokens=1)
+
+
+TRAINS_ADAPTERS = {
+    "lora": {},
+    "training": {"verifier": {"steps": 1}},
+    "labeling": {"stop_early": False},
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sections", "is_refused"),
+    [
+        ({"want_logprobs": True}, {}, False),
+        ({}, {}, True),
+        ({"want_logprobs": True}, {"sampling": {"verifier": {"temperature": 0.7}}}, True),
+        ({"want_logprobs": True}, {"prompts": "math-json"}, True),
+        ({"want_logprobs": True, "send_schema": False}, {"prompts": "math-json"}, False),
+    ],
+)
+def test_a_server_trains_only_with_log_probabilities_of_the_roles_own_calls(
+    engines: Engines, settings: dict[str, Any], sections: dict[str, Any], is_refused: bool
+) -> None:
+    with ScriptedServer(says_a_token) as server:
+        given = {"base_url": server.base_url, "load_adapters": True, "max_attempts": 1, **settings}
+        spec = runspec(engine={"kind": "openai", "settings": given}, **TRAINS_ADAPTERS, **sections)
+        if not is_refused:
+            engines.check(spec)
+            return
+        with pytest.raises(ConfigError, match="no token ids with log-probabilities") as caught:
+            engines.check(spec)
+    assert "want_logprobs = true, send_schema = false" in caught.value.hint
+
+
 @pytest.mark.parametrize("settings", [OpenAISettings, TritonSettings])
 def test_no_secret_of_an_engine_is_taken_from_a_run_file(settings: type[BaseModel]) -> None:
     secrets = [

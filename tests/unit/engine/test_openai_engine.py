@@ -322,6 +322,20 @@ def test_raw_logprobs_are_not_taken_for_those_of_a_reshaped_distribution(
     assert kept == {"raw": raw_are_kept, "processed": True}
 
 
+@pytest.mark.parametrize(
+    ("settings", "are_kept"),
+    [({}, False), ({"send_schema": False}, True), ({"response_format": {"type": "x"}}, False)],
+)
+def test_logprobs_of_an_answer_that_a_schema_shaped_are_not_kept(
+    connect: Connect, settings: dict[str, Any], are_kept: bool
+) -> None:
+    engine = connect(
+        with_tokens([4], [-0.5], [1]), want_logprobs=True, logprobs_are="processed", **settings
+    )
+    request = replace(ask(), schema={"type": "object"})
+    assert (engine.submit(request).result(60).tokens is not None) == are_kept
+
+
 # -- time
 # --------------------------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ class OpenAICall(EventLoopCall):
                 engine_seconds=self.engine_seconds,
                 cancelled=cancelled,
                 think_end=self._settings.think_end,
-                keep_tokens=self._settings.trusts_logprobs(self.request.sampling),
+                keep_tokens=self._settings.trusts_logprobs(self.request),
                 served_by=f"{self.served_name} at {self._settings.where}",
             )
         except EngineError as error:

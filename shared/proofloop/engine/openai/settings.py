@@ -16,7 +16,6 @@ from proofloop.engine.api_keys import HeaderKey, redact
 from proofloop.engine.base import GenerationRequest
 from proofloop.engine.openai.network.address import LARGEST_PORT, read_address
 from proofloop.engine.settings import EngineSettings, MayChange, exponential_backoff_s
-from proofloop.schema.records import Sampling
 
 MiB = 1024 * 1024
 ERROR_TEXT_LENGTH = 300
@@ -257,10 +256,14 @@ class OpenAISettings(EngineSettings):
             "json_schema": {"name": "answer", "strict": True, "schema": dict(request.schema)},
         }
 
-    def trusts_logprobs(self, sampling: Sampling) -> bool:
-        """Whether the log-probabilities are those of the sampling distribution: raw ones only at
-        temperature 1 and top_p 1, if both are sent and no field of `extra_body` changes it.
+    def trusts_logprobs(self, request: GenerationRequest) -> bool:
+        """Whether the log-probabilities are those of the model's sampling distribution: raw ones
+        only at temperature 1 and top_p 1, if both are sent and no field of `extra_body` changes it.
+        With a schema the server samples from the tokens that it allows.
         """
+        if self._response_format(request) is not None:
+            return False
+        sampling = request.sampling
         return self.logprobs_are == "processed" or (
             sampling.temperature == 1
             and sampling.top_p == 1

@@ -53,8 +53,7 @@ def is_answered(
     must_stop: Callable[[], bool],
 ) -> bool:
     """Whether the engine answers one token to the role's shortest prompt."""
-    one_token = spec.sampling_of(role).model_copy(update={"max_tokens": 1})
-    request = _request(pack, role, version, one_token, seed=0)
+    request = one_token_request(spec, pack, role, version)
     deadline_s = time.monotonic() + ANSWERED_WITHIN_S
     try:
         call = engine.submit(request)
@@ -65,6 +64,14 @@ def is_answered(
     except EngineError:
         pass
     return False
+
+
+def one_token_request(
+    spec: RunSpec, pack: PromptPack, role: ModelRole, version: str
+) -> GenerationRequest:
+    """A request for one token with the role's own prompt and sampling."""
+    one_token = spec.sampling_of(role).model_copy(update={"max_tokens": 1})
+    return _request(pack, role, version, one_token, seed=0)
 
 
 def _request(
