@@ -20,12 +20,13 @@ from transformers import LlamaConfig, PretrainedConfig, Qwen3Config
 from proofloop.cli.app import app
 from proofloop.config.curriculum_file import CurriculumSpec, load_curriculum
 from proofloop.curriculum.controller import iterate
-from proofloop.curriculum.status import manifests
+from proofloop.curriculum.status import StageManifest, manifests
+from proofloop.engine.info import is_adapter
 from proofloop.runs.spec import get_spec
 from proofloop.schema import keys
 from proofloop.schema.records import TrainingBatch, TrainingStep
 from proofloop.store import LocalStore, get_record
-from proofloop.store.model_folders import version_folder
+from proofloop.store.model_folders import MANIFEST, base_folder, version_folder
 from proofloop.worker.engine_pool import Engines
 from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.role_training import role_settings
@@ -68,19 +69,7 @@ def test_a_real_models_architecture_goes_through_every_stage(
 ) -> None:
     spec = with_few_steps(example(tmp_path, config_type, **fields))
     store = LocalStore(tmp_path / "store")
-    engines = Engines(store, tmp_path / "cache")
-    try:
-        iterate(spec, store, engines, threading.Event(), lambda _: None)
-    finally:
-        engines.close()
-    done = manifests(store, spec)
-    assert list(done) == [*GRPO, "1-label", "1-consolidate", "measure"]
-    for name in GRPO:
-        steps = [
-            get_record(store, key, TrainingStep)
-            for key in store.list(keys.all_steps(f"{spec.name}-{name}"))
-        ]
-        assert len(steps) == 2 and sum(step.figures["updates"] for step in steps) > 0, name
+    done = through_every_stage(spec, store)
     for place, dtype in ((str, "bfloat16"), (keys.weights, "float32")):
         version = place(str(done["1-consolidate"].version))
         folder = version_folder(store, store.root, version)
@@ -89,6 +78,42 @@ def test_a_real_models_architecture_goes_through_every_stage(
     assert done["1-verifier"].serves
     assert first_step_from(keys.weights(str(done["1-verifier"].version)), spec, store)
     assert not first_step_from(str(done["1-verifier"].version), spec, store)
+
+
+def through_every_stage(spec: CurriculumSpec, store: LocalStore) -> dict[str, StageManifest]:
+    engines = Engines(store, store.root / "cache")
+    try:
+        iterate(spec, store, engines, threading.Event(), lambda _: None)
+    finally:
+        engines.close()
+    done = manifests(store, spec)
+    assert list(done) == [*GRPO, "1-label", "1-consolidate", "measure"]
+    for name in GRPO:
+        steps = steps_of(store, f"{spec.name}-{name}")
+        assert len(steps) == 2 and sum(step.figures["updates"] for step in steps) > 0, name
+    return done
+
+
+def steps_of(store: LocalStore, run: str) -> list[TrainingStep]:
+    return [get_record(store, key, TrainingStep) for key in store.list(keys.all_steps(run))]
+
+
+def test_one_adapter_is_trained_through_every_stage(tmp_path: Path) -> None:
+    """What samples has the weights that train: the ratio is 1 at each first step."""
+    file = example(tmp_path, Qwen3Config, tie_word_embeddings=True)
+    fields = with_few_steps(file).model_dump(exclude={"domain", "cold_start"})
+    spec = CurriculumSpec.model_validate({**fields, "lora": {"rank": 4}})
+    store = LocalStore(tmp_path / "store")
+    done = through_every_stage(spec, store)
+    versions = [str(done[name].version) for name in (*GRPO, "1-consolidate")]
+    for version in versions:
+        folder = version_folder(store, store.root, version)
+        assert is_adapter(folder) and base_folder(folder) == tmp_path / "start"
+        assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 100_000
+        assert not store.exists(f"{keys.weights(version)}/{MANIFEST}")
+    for name in GRPO:
+        first, _ = steps_of(store, f"{spec.name}-{name}")
+        assert first.figures["mean_ratio"] == pytest.approx(1, abs=0.02), name
 
 
 def first_step_from(folder: str, spec: CurriculumSpec, store: LocalStore) -> bool:
