@@ -47,6 +47,9 @@ def add(model: PreTrainedModel, config: Any, name: str) -> None:
     """Add an adapter with new weights, and make it the active one. Raises ValueError."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter
+        warnings.filterwarnings(
+            "ignore", "The following .*_pattern keys"
+        )  # experts: none is adapted
         model.add_adapter(config, adapter_name=name)
     # A set is written in any order, and the same checkpoint must have the same bytes.
     config.target_modules = sorted(config.target_modules)

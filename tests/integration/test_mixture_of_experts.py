@@ -18,6 +18,7 @@ import torch
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from proofloop.config.run_file.training import Lora
 from proofloop.engine import open_engine
 from proofloop.engine.base import ChatMessage, Engine, GenerationRequest, prepare
 from proofloop.errors import ProofloopError
@@ -145,6 +146,20 @@ def test_every_routed_expert_and_the_router_learn(model_folder: Path):
     }
     assert any("experts" in name and "shared" not in name for name in moved)
     assert any(name.endswith("mlp.gate.weight") for name in moved)
+
+
+def test_an_adapter_beside_the_experts_samples_and_trains(sharp_folder: Path, tmp_path: Path):
+    """On answers of its own version, the ratio of a single pass is 1."""
+    first, adapter = batch(answers(sharp_folder, 8)), tmp_path / "adapter"
+    with GrpoLearner(sharp_folder, ONE_PASS, lora=Lora(rank=4)) as learner:
+        assert learner.step(first).grad_norm > 0
+        learner.save(adapter)
+    second = answers(adapter, 8)
+    assert second != first.samples
+    assert all(sample.tokens.routed_experts for sample in second)
+    with GrpoLearner.restore(adapter) as restored:
+        report = restored.step(batch(second))
+        assert report.mean_ratio == pytest.approx(1, abs=1e-3) and report.grad_norm > 0
 
 
 # Routing replay

@@ -46,8 +46,8 @@ def example(folder: Path, config_type: type[PretrainedConfig], **fields: object)
     return Path(shutil.copy(EXAMPLES / "train-one-gpu" / "curriculum.toml", folder))
 
 
-def with_few_steps(file: Path) -> CurriculumSpec:
-    """The curriculum with everything small that makes it long."""
+def with_few_steps(file: Path, **sections: object) -> CurriculumSpec:
+    """The curriculum with everything small that makes it long, and with other sections."""
     fields = load_curriculum(file).model_dump(exclude={"domain", "cold_start"})
     for kind in ("verifier", "meta_verifier", "enhanced", "generator"):
         fields[kind] |= {"steps": 2, "groups": 4, "samples": 4}
@@ -58,7 +58,7 @@ def with_few_steps(file: Path) -> CurriculumSpec:
     fields["labels"] |= {"problems": 3, "rule": {"n": 2, "m": 1, "k": 1}}
     fields["consolidate"] |= {"prompts": 4, "samples": 2, "keep": 0.0}
     fields["data"]["validation"] = 4
-    return CurriculumSpec.model_validate({**fields, "measured": 2, "watch": {}})
+    return CurriculumSpec.model_validate({**fields, "measured": 2, "watch": {}, **sections})
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def with_few_steps(file: Path) -> CurriculumSpec:
 def test_a_real_models_architecture_goes_through_every_stage(
     tmp_path: Path, config_type: type[PretrainedConfig], fields: dict[str, object]
 ) -> None:
-    spec = with_few_steps(example(tmp_path, config_type, **fields))
+    spec = with_few_steps(example(tmp_path, config_type, **fields), lora=None)
     store = LocalStore(tmp_path / "store")
     done = through_every_stage(spec, store)
     for place, dtype in ((str, "bfloat16"), (keys.weights, "float32")):
@@ -100,16 +100,14 @@ def steps_of(store: LocalStore, run: str) -> list[TrainingStep]:
 
 def test_one_adapter_is_trained_through_every_stage(tmp_path: Path) -> None:
     """What samples has the weights that train: the ratio is 1 at each first step."""
-    file = example(tmp_path, Qwen3Config, tie_word_embeddings=True)
-    fields = with_few_steps(file).model_dump(exclude={"domain", "cold_start"})
-    spec = CurriculumSpec.model_validate({**fields, "lora": {"rank": 4}})
+    spec = with_few_steps(example(tmp_path, Qwen3Config, tie_word_embeddings=True))
     store = LocalStore(tmp_path / "store")
     done = through_every_stage(spec, store)
     versions = [str(done[name].version) for name in (*GRPO, "1-consolidate")]
     for version in versions:
         folder = version_folder(store, store.root, version)
         assert is_adapter(folder) and base_folder(folder) == tmp_path / "start"
-        assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 100_000
+        assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) < 500_000
         assert not store.exists(f"{keys.weights(version)}/{MANIFEST}")
     for name in GRPO:
         first, _ = steps_of(store, f"{spec.name}-{name}")

@@ -32,12 +32,15 @@ from proofloop.schema.records import Sampling
 from proofloop.store import LocalStore
 from proofloop.store.model_folders import version_folder
 from proofloop_serving.engine import LocalEngine
+from tests.adapters import save_adapter
 from tests.integration.triton_asking import FIRST, Server, ask
 from tests.integration.triton_server import own_triton
 from tests.nano_base import nano_base_folder
 from tests.waiting import wait_until
 
-SECOND, BROKEN, ENDLESS = (f"runs/serving/models/verifier/{number:06d}" for number in (2, 3, 4))
+SECOND, BROKEN, ENDLESS, ADAPTER = (
+    f"runs/serving/models/verifier/{number:06d}" for number in (2, 3, 4, 5)
+)
 QUESTION = NanoDomain().pose(0, split="test", seed=0).question
 PROMPT = load_pack("nano").prove(QUESTION).text
 MESSAGES = json.dumps([{"role": "user", "content": PROMPT}])
@@ -80,8 +83,8 @@ def stop(server: Server, request_id: str) -> None:
     asked.client.close()
 
 
-def in_process(seed: int, **sampling: float) -> Generation:
-    engine = LocalEngine(lambda _: nano_base_folder())
+def in_process(seed: int, folder: Path | None = None, **sampling: float) -> Generation:
+    engine = LocalEngine(lambda _: folder or nano_base_folder())
     wanted = Sampling(**{"max_tokens": 96, **sampling})
     answer = engine.submit(
         GenerationRequest("one", "m", (ChatMessage("user", PROMPT),), wanted, seed)
@@ -101,6 +104,27 @@ def test_the_model_declares_the_contract(server: Server) -> None:
     } == LLMAPI_OUTPUTS | OUR_OUTPUTS
     assert all(each["optional"] for each in config["input"])
     assert config["model_transaction_policy"] == {"decoupled": True}
+
+
+def test_an_adapter_is_served_on_its_base_model(server: Server, tmp_path: Path) -> None:
+    folder = save_adapter(tmp_path / "adapter", nano_base_folder(), seed=1)
+    server.publish(ADAPTER, folder, tmp_path / "published")
+    server.load(ADAPTER)
+    asked = ask(
+        server,
+        "",
+        ADAPTER,
+        messages=MESSAGES,
+        sampling_param_seed=7,
+        sampling_param_exclude_input_from_output=True,
+        return_tokens=True,
+        return_cumulative_logprob=True,
+        **WORDS,
+    )
+    last, expected = asked.last(), in_process(7, folder)
+    assert tuple(last["token_ids"]) == expected.tokens.completion_ids
+    assert last["logprobs"] == pytest.approx(np.array(expected.tokens.logprobs), abs=1e-4)
+    assert expected.tokens.completion_ids != in_process(7).tokens.completion_ids
 
 
 @pytest.mark.parametrize("streaming", [False, True])
