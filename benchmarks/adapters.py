@@ -92,11 +92,10 @@ def main() -> None:
     found = {}
     for rank in [4] if options.small else options.ranks:
         spec = spec_of(options.seed, rank, options.rate, small=options.small)
+        name = f"rank {rank}" if rank else "all weights"
         with tempfile.TemporaryDirectory() as folder:
-            found["all weights" if rank == 0 else f"rank {rank}"] = measure(
-                spec, Path(folder), small=options.small
-            )
-        print(rank, *found.values(), sep="\n", flush=True)
+            found[name] = measure(spec, Path(folder), small=options.small)
+        print(name, found[name], flush=True)
     print(json.dumps(found))
 
 

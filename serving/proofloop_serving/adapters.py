@@ -46,10 +46,9 @@ def attach(model: PreTrainedModel, folder: Path, name: str) -> None:
 def add(model: PreTrainedModel, config: Any, name: str) -> None:
     """Add an adapter with new weights, and make it the active one. Raises ValueError."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second adapter
-        warnings.filterwarnings(
-            "ignore", "The following .*_pattern keys"
-        )  # experts: none is adapted
+        # for a second adapter, and for experts, which have none
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        warnings.filterwarnings("ignore", "The following .*_pattern keys")
         model.add_adapter(config, adapter_name=name)
     # A set is written in any order, and the same checkpoint must have the same bytes.
     config.target_modules = sorted(config.target_modules)

@@ -26,7 +26,7 @@ from proofloop.engine.local import LocalSettings
 from proofloop.engine.settings import read_settings
 from proofloop.errors import CallRefused, ConfigError, EngineError, NotFound, StoreError
 from proofloop.schema.records import Tokens
-from proofloop.store.model_folders import base_folder
+from proofloop.store.model_folders import whole_model
 from proofloop_serving.decoding.batch import Batch
 from proofloop_serving.decoding.row import Row
 from proofloop_serving.loading import LoadedModel, load_adapter, load_model
@@ -247,15 +247,13 @@ class LocalEngine:
 
     def _loaded(self, folder: Path) -> LoadedModel:
         """The model in a folder. An adapter shares the model of its base with other versions."""
-        if is_adapter(folder):
-            try:
-                base = base_folder(folder)
-            except ConfigError as error:
-                raise EngineError(str(error), retryable=False) from error
-            return load_adapter(self._loaded(base), folder)
-        if (found := self._whole.get(folder)) is None:
-            found = self._whole[folder] = load_model(folder)
-        return found
+        try:
+            whole = whole_model(folder)
+        except ConfigError as error:
+            raise EngineError(str(error), retryable=False) from error
+        if (base := self._whole.get(whole)) is None:
+            base = self._whole[whole] = load_model(whole)
+        return load_adapter(base, folder) if is_adapter(folder) else base
 
     def _make_room(self, kept: int) -> None:
         """Unload the least recently used idle models until `kept` models are left or none is

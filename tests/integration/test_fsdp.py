@@ -235,6 +235,7 @@ def test_layers_compute_in_16_bits_and_all_else_stays_in_32(
         assert found["gradients beyond 16 bits"] > 0.1
     through, again = found["losses"]
     assert again == through
+    assert found["adapter's gradient"] > 0
 
 
 def test_a_killed_curriculum_of_two_processes_goes_on_where_it_stood(tmp_path: Path) -> None:

@@ -21,7 +21,14 @@ from proofloop_trainer.grpo.learner import GrpoLearner
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.launch import follow
 from proofloop_trainer.ranks import Order
-from tests.unit.trainer.grpo_examples import batch, changed, overflowing, ragged_samples, sample
+from tests.unit.trainer.grpo_examples import (
+    batch,
+    changed,
+    overflowing,
+    ragged_samples,
+    sample,
+    save_tiny_model,
+)
 
 # One update per step: AdamW amplifies rounding errors in gradients near 0, which would look like an
 # error of a step.
@@ -92,7 +99,11 @@ def train_in_16_bits(out: Path, model: Path) -> dict[str, object]:
     )
     answers = [answer_to_learn(one.tokens) for one in samples]
     fine_tune(model, out / "tuned", answers, Schedule(batch=2), seed=0)
+    base = save_tiny_model(out / "base", dtype=torch.bfloat16)
+    with GrpoLearner(base, SETTINGS, lora=Lora(rank=4)) as adapted:
+        adapter_gradient = adapted.step(batch(*samples)).grad_norm
     return {
+        "adapter's gradient": adapter_gradient,
         "offloads": os.environ["FSDP_OFFLOAD_PARAMS"],
         "recomputes": recomputes,
         "logprobs": logprobs_BC[0].tolist(),

@@ -21,7 +21,6 @@ from proofloop.engine.info import is_adapter
 from proofloop.errors import ConfigError
 from proofloop.store.model_folders import base_folder, model_name, whole_model
 from proofloop_serving.adapters import add, attach, ends, has_adapters, use
-from proofloop_trainer import ranks
 from proofloop_trainer.checkpoint import reading_model
 from proofloop_trainer.grpo.policy import load_model
 
@@ -38,18 +37,13 @@ def load_trained(
     Raises ConfigError.
     """
     if not is_adapter(folder):
-        model = load_model(folder, temperature, _base_dtype() if lora else torch.float32)
+        model = load_model(folder, temperature, None if lora else torch.float32)
         if lora:
             _begin(model, folder, lora, seed)
         return model
-    model = load_model(base_folder(folder), temperature, _base_dtype())
+    model = load_model(base_folder(folder), temperature, dtype=None)
     _attach(model, folder, TRAINED)
     return model
-
-
-def _base_dtype() -> torch.dtype | None:
-    """The precision of a base model: its own, but FSDP2 shards tensors of one precision only."""
-    return torch.float32 if ranks.count() > 1 else None
 
 
 def _begin(model: PreTrainedModel, folder: Path, lora: Lora, seed: int) -> None:
@@ -105,8 +99,15 @@ def _base(folder: Path) -> Path:
 
 @contextmanager
 def as_reference(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model that is its own reference (`attach_reference`) compute as the reference."""
+    """Let a model that is its own reference (`attach_reference`) compute as the reference.
+
+    PEFT would mark the trained weights as frozen meanwhile. FSDP2 prepares weights at their first
+    pass, which is this one, and could then not train them in 16 bits.
+    """
+    trains = [weight.requires_grad for weight in model.parameters()]
     use(model, REFERENCE if REFERENCE in model.peft_config else "")
+    for weight, is_trained in zip(model.parameters(), trains, strict=True):
+        weight.requires_grad_(is_trained)
     try:
         yield
     finally:

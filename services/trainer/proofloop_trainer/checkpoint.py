@@ -31,7 +31,7 @@ from proofloop_serving import adapters
 from proofloop_trainer.grpo.settings import GrpoSettings
 from proofloop_trainer.ranks import shard_like
 
-WEIGHTS = ("model*.safetensors", "adapter_model.safetensors")
+WEIGHTS = ("model*.safetensors", adapters.WEIGHTS)
 OPTIMIZER = "optimizer{suffix}.safetensors"
 SHARD_BYTES = 2 * 10**9
 """The approximate maximum size of a model file: each file is written to the store as one object."""
@@ -93,7 +93,6 @@ def write_checkpoint(
     `weights` and `optimizer` are complete tensors by name; `origin` are further fields of the
     manifest.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
     save_model(folder, model, tokenizer, weights)
     _save_optimizer(optimizer, folder)

@@ -71,6 +71,13 @@ class EventLoopEngine(ABC, Generic[C]):
                 self._loop.call_soon_threadsafe(self._start_submitted)
         return call
 
+    def prepare(self, model: str) -> None:
+        """Load a version before its first call, beside the loaded ones. Raises EngineError."""
+        with self._lifecycle:
+            self._check_open()
+            prepared = asyncio.run_coroutine_threadsafe(self._prepare(model), self._loop)
+        prepared.result()
+
     def close(self) -> None:
         """Cancel the running calls, close the connections, end the thread. Safe to call twice."""
         with self._lifecycle:
@@ -107,6 +114,10 @@ class EventLoopEngine(ABC, Generic[C]):
 
     @abstractmethod
     def _new_call(self, request: GenerationRequest) -> C: ...
+
+    @abstractmethod
+    async def _prepare(self, model: str) -> None:
+        """Load the version, unless it needs no loading."""
 
     @abstractmethod
     async def _run(self, call: C) -> None:

@@ -140,8 +140,7 @@ def _train(
     after_step: Callable[[SupervisedStep], None],
 ) -> None:
     rate, total = schedule.learning_rate, schedule.updates(len(answers))
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     for done, cut in enumerate(schedule.minibatches(answers, seed)):
         before_step()
         now = rate * (1 - 0.9 * done / total)

@@ -91,9 +91,8 @@ class GrpoLearner:
         )
         self.settings = settings
         self._open(Path(model_folder), reference, lora)
-        trained = [weight for weight in self.model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            trained, lr=settings.learning_rate, weight_decay=settings.weight_decay
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.steps = 0
         self.role: ModelRole | None = None

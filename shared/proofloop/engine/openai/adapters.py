@@ -58,7 +58,7 @@ class ServerAdapters:
     async def use(self, version: str) -> AsyncIterator[str]:
         """The server's name of a version, which is loaded before the block and stays in it.
 
-        Raises EngineError, AttemptFailed, and what the connection raises.
+        Raises EngineError and AttemptFailed.
         """
         if not self.has(version):
             yield self._settings.served_name(version)

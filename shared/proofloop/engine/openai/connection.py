@@ -103,8 +103,8 @@ class Connection:
         )
 
     async def post(self, path: str, body: Mapping[str, str]) -> tuple[int, str]:
-        """Send a request that is no call of a model. Returns the status and the text; raises
-        AttemptFailed for a server that is silent for `idle_timeout_s`.
+        """Send JSON to another path than the one of chat completions. Returns the status and the
+        text. Raises AttemptFailed if the connection fails or stays silent for `idle_timeout_s`.
         """
         try:
             async with (
@@ -118,6 +118,8 @@ class Connection:
         except TimeoutError:
             waited = f"idle_timeout_s = {self._settings.idle_timeout_s:g}"
             raise AttemptFailed("silent", f"no answer to POST {path} within {waited}") from None
+        except self.errors as error:
+            raise self.failure(error) from None
 
     async def served_models(self) -> list[str]:
         """The names under GET /models; empty if the server does not list them."""

@@ -82,22 +82,12 @@ class OpenAIEngine(EventLoopEngine[OpenAICall]):
         self._warned: set[str] = set()
         super().__init__("openai-engine")
 
-    def prepare(self, model: str) -> None:
-        """Load the version if it is an adapter that this engine loads."""
-        with self._lifecycle:
-            self._check_open()
-            prepared = asyncio.run_coroutine_threadsafe(self._prepare(model), self._loop)
-        prepared.result()
-
     async def _prepare(self, model: str) -> None:
         try:
             async with self._adapters.use(model):
                 pass
         except AttemptFailed as failure:
             raise failure.unavailable(self._message(failure.problem)) from None
-        except self._connection.errors as error:
-            failed = self._connection.failure(error)
-            raise failed.unavailable(self._message(failed.problem)) from None
 
     def _new_call(self, request: GenerationRequest) -> OpenAICall:
         return OpenAICall(request, self._settings, self._loop)

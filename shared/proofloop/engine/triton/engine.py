@@ -43,12 +43,8 @@ class TritonEngine(EventLoopEngine[TritonCall]):
         self._replicas = Replicas(settings)
         super().__init__("triton-engine")
 
-    def prepare(self, model: str) -> None:
-        """Load the version on every available server, beside the loaded ones."""
-        with self._lifecycle:
-            self._check_open()
-            prepared = asyncio.run_coroutine_threadsafe(self._replicas.prepare(model), self._loop)
-        prepared.result()
+    async def _prepare(self, model: str) -> None:
+        await self._replicas.prepare(model)
 
     def _new_call(self, request: GenerationRequest) -> TritonCall:
         return TritonCall(request, self._settings, self._loop)
