@@ -39,7 +39,7 @@ from tests.nano_base import nano_base_folder
 from tests.waiting import wait_until
 
 SECOND, BROKEN, ENDLESS, ADAPTER = (
-    f"runs/serving/models/verifier/{number:06d}" for number in (2, 3, 4, 5)
+    f"runs/serving/models/verifier/{number:06d}" for number in (2, 3, 4, 9)
 )
 QUESTION = NanoDomain().pose(0, split="test", seed=0).question
 PROMPT = load_pack("nano").prove(QUESTION).text
